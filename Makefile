@@ -1,0 +1,41 @@
+# Two commands set everything up on a fresh machine: 'make quickstart' and 'make test'.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.PHONY: quickstart test test-all check format bench clean help
+
+help:            ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/  /'
+
+$(STAMP): pyproject.toml constraints.txt setup.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $(STAMP)
+
+quickstart: $(STAMP) ## install, then run the whole job on built-in samples: export, adapt three times, predict
+	$(BIN)/mmcl-edge quickstart
+
+test: $(STAMP)   ## install, then run all tests but the slow ones
+	$(BIN)/pytest -m "not slow"
+
+test-all: $(STAMP) ## install, then run every test
+	$(BIN)/pytest
+
+check: $(STAMP)  ## what CI runs: format, lint, types, import contracts, tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(MAKE) test
+
+format: $(STAMP) ## rewrite the code in the house format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(STAMP)  ## run every program in benchmarks/, one JSON line a row
+	for program in benchmarks/bench_*.py; do $(BIN)/python $$program; done
+
+clean:           ## remove what the targets made
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,1 @@
+"""Range calibration (int8) and confidence calibration (temperature, rejection)."""

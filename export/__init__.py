@@ -1,0 +1,1 @@
+"""Workstation side: torch backbone to plan, segments with VJP, parity, bundle."""

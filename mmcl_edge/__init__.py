@@ -1,0 +1,1 @@
+"""Continual audio-visual learning on devices: frozen ONNX backbones, adapters that learn on the spot."""

@@ -1,0 +1,1 @@
+"""The trainable blocks: experts, router, cross-modality adapter, fusion, heads, encoder."""

@@ -1,0 +1,123 @@
+"""Configurations of the method. Frozen, unknown fields refused, every inferred choice of the papers a field.
+
+Tags in the descriptions: [S] confirmed in a paper or released code, [B] from a public summary of the paper,
+[I] inferred: the most defensible choice, ours. Config objects stop at the builders (``build_*``): no
+``nn.Module`` ever receives one.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from mmcl_edge.types import FrozenModel
+
+
+class AdapterConfig(FrozenModel):
+    """The mixture-of-experts cross-modality adapter of every block (paper 1, MMEncoder)."""
+
+    placement: Literal["inline", "ladder"] = Field(
+        "inline",
+        description="inline: deltas enter the backbone (the paper's). ladder: a side network on its features.",
+    )
+    experts: int = Field(8, ge=1, description="E, experts per block at the start [I].")
+    active_experts: int = Field(2, ge=1, description="K, experts that serve one sample [B: top experts; I: 2].")
+    rank: int = Field(16, ge=1, description="R, bottleneck width of one expert [S in the base: 64; I: 16 for devices].")
+    attention: Literal["latents", "tokens", "none"] = Field(
+        "latents",
+        description="How an expert reads the other modality: learned latents (LAVisH), token to token, not at all [I].",
+    )
+    latents: int = Field(8, ge=1, description="Learned latent tokens per expert, for attention='latents' [I].")
+    scale: float = Field(0.1, gt=0, description="s, factor of the delta [S in MoE-Adapters4CL: 0.1].")
+    input_norm: bool = Field(True, description="Parameter-free layer norm before the down projection [I].")
+    map_grid: int = Field(
+        7, ge=1, description="Convolutional maps are pooled to at most this many rows and columns of tokens [I]."
+    )
+    router_noise: float = Field(
+        1.0,
+        ge=0,
+        description="Standard deviation of the Gaussian noise on router logits in training; 0 turns it off [I].",
+    )
+    freeze_experts: bool = Field(
+        True, description="Freeze the K most used trainable experts of each block after an experience [A/I]."
+    )
+    ladder_dim: int = Field(96, ge=1, description="Width of the ladder's side stream [I].")
+    ladder_tokens: int = Field(16, ge=1, description="Tokens per block and modality that the ladder keeps [I].")
+
+    @model_validator(mode="after")
+    def _enough_experts(self) -> AdapterConfig:
+        if self.active_experts > self.experts:
+            raise ValueError(f"active_experts ({self.active_experts}) cannot exceed experts ({self.experts})")
+        return self
+
+
+class HeadConfig(FrozenModel):
+    """Projection, fusion and classification head."""
+
+    joint_dim: int = Field(
+        256, ge=2, description="Width of the joint representation [I: 512 at the workstation, 256 on devices]."
+    )
+    fusion_hidden: int = Field(
+        512, ge=2, description="Hidden units of the fusion MLP [P in the predecessor: 2048; I: 512 on devices]."
+    )
+    classifier: Literal["cosine", "linear"] = Field(
+        "cosine", description="Growing head; cosine is the safer one with new classes [I]."
+    )
+    cosine_scale: float = Field(16.0, gt=0, description="Initial logit scale of the cosine head (trained) [I].")
+    modality_dropout: float = Field(
+        0.15,
+        ge=0,
+        lt=1,
+        description="Chance that one of several present modalities is hidden from a training sample [I].",
+    )
+
+
+class LossConfig(FrozenModel):
+    """Weights and temperatures of the four losses (METHODS 1.5). A weight of 0 removes its loss."""
+
+    distill_weight: float = Field(1.0, ge=0, description="lambda_d [I].")
+    distill_temperature: float = Field(2.0, gt=0, description="T [S in the bases: 2].")
+    distill_scale: Literal["sqrt_step", "none"] = Field(
+        "sqrt_step", description="Multiply distillation by sqrt(t) [B]."
+    )
+    align_weight: float = Field(0.5, ge=0, description="lambda_a [I].")
+    align_target: Literal["joint", "direct"] = Field(
+        "joint", description="Align to the joint representation [B], or pairwise (control arm)."
+    )
+    align_temperature: float = Field(0.07, gt=0, description="tau [I].")
+    preserve_weight: float = Field(1.0, ge=0, description="lambda_p [I].")
+    preserve_temperature: float = Field(0.1, gt=0, description="kappa of the current model [I].")
+    preserve_teacher_temperature: float = Field(0.1, gt=0, description="kappa* of the teacher [I].")
+
+
+class ReplayConfig(FrozenModel):
+    """The exemplar buffer."""
+
+    exemplars: int = Field(
+        200, ge=0, description="Exemplars kept in all, shared evenly by the classes [P: random, balanced]."
+    )
+    budget_bytes: int = Field(64 << 20, ge=0, description="Upper bound of the buffer on disk.")
+
+
+class TrainConfig(FrozenModel):
+    """The optimisation loop of one experience."""
+
+    epochs: int = Field(8, ge=1, description="Passes over the experience's samples.")
+    batch_size: int = Field(
+        16, ge=1, description="Current samples per step; as many exemplars are added [S: same size]."
+    )
+    learning_rate: float = Field(2e-3, gt=0, description="AdamW's peak rate, cosine to 0 [I].")
+    weight_decay: float = Field(1e-4, ge=0, description="AdamW's decay [I].")
+    gradient_clip: float = Field(1.0, gt=0, description="Largest norm of the whole gradient [I].")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Of the cross-entropy.")
+
+
+class MethodConfig(FrozenModel):
+    """Everything that shapes a learner. Stored in each pack's ``adapter_config.json``."""
+
+    adapter: AdapterConfig = AdapterConfig()
+    head: HeadConfig = HeadConfig()
+    loss: LossConfig = LossConfig()
+    replay: ReplayConfig = ReplayConfig()
+    train: TrainConfig = TrainConfig()

@@ -1,0 +1,1 @@
+"""Media decoding, task folders, dataset readers, streams of experiences."""

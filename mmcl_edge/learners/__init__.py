@@ -1,0 +1,1 @@
+"""Learners: one protocol, the method and every baseline."""

@@ -1,0 +1,1 @@
+"""Packs: the trainable part as files."""

@@ -1,0 +1,1 @@
+"""Exemplars: selection, balance over classes, byte budget."""

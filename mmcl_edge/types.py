@@ -1,0 +1,127 @@
+"""Vocabulary of shapes and the protocols that stages meet at.
+
+Shape letters used in every docstring: ``B`` batch, ``T`` frames of one sample (views), ``N`` tokens,
+``D`` feature width, ``C H W`` channels, height, width of a map, ``M`` modalities, ``E`` experts,
+``K`` active experts, ``R`` adapter rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    import torch
+
+AUDIO = "audio"
+FRAMES = "frames"
+SAMPLE_RATE_HZ = 16_000
+"""The rate at which every stage after decoding sees sound."""
+
+
+class FrozenModel(BaseModel):
+    """Base of every configuration and manifest: immutable, and unknown fields are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FeatureSpec(FrozenModel):
+    """Shape of a feature tensor without its batch axis.
+
+    ``tokens``: ``(B, tokens, dim)``; ``tokens`` is ``None`` where it varies with clip length.
+    ``map``: ``(B, dim, height, width)``.
+    """
+
+    kind: Literal["tokens", "map"]
+    dim: int = Field(gt=0)
+    tokens: int | None = None
+    height: int | None = None
+    width: int | None = None
+
+
+class PoolSpec(FrozenModel):
+    """How output features become one vector: mean over all positions, or over the first ``prefix_tokens``."""
+
+    kind: Literal["mean", "prefix"] = "mean"
+    prefix_tokens: int = Field(default=0, ge=0)
+
+
+@runtime_checkable
+class Backbone(Protocol):
+    """A frozen backbone cut into stem, segments and output; every call is differentiable in ``x``.
+
+    ``features[b]`` describes the input of segment ``b`` and ``features[depth]`` the output of the last one.
+    """
+
+    modality: str
+    features: tuple[FeatureSpec, ...]
+    output_features: FeatureSpec
+    pool: PoolSpec
+
+    @property
+    def depth(self) -> int:
+        """Number of segments (the encoder's number of blocks)."""
+        ...
+
+    def stem(self, x: torch.Tensor) -> torch.Tensor:
+        """Raw input to the first features. Audio: waveform ``(B, samples)``; frames: pixels 0-255 ``(B, 3, H, W)``."""
+        ...
+
+    def segment(self, index: int, x: torch.Tensor) -> torch.Tensor:
+        """Run segment ``index`` (0-based): ``features[index]`` to ``features[index + 1]``."""
+        ...
+
+    def output(self, x: torch.Tensor) -> torch.Tensor:
+        """Output norm (or final convolution) without pooling: ``features[depth]`` to ``output_features``."""
+        ...
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Sample:
+    """One decoded example: a sound, a picture or short video, or both.
+
+    Attributes:
+        audio: mono waveform ``(samples,)`` float32 in [-1, 1] at 16 kHz, or ``None``.
+        frames: ``(T, H, W, 3)`` uint8 RGB, or ``None``.
+        label: class name, or ``None`` when unknown.
+        source: where it came from, for messages (a file name, never an absolute path in packs).
+    """
+
+    audio: NDArray[np.float32] | None
+    frames: NDArray[np.uint8] | None
+    label: str | None = None
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What ``Runtime.predict`` answers.
+
+    Attributes:
+        label: the most probable class.
+        probabilities: class name to probability; sums to 1.
+        expert_load: expert id to the mean gate weight it received over the encoder's blocks; sums to 1.
+        latency_ms: stage name to milliseconds (``preprocess``, ``backbone_and_adapters``, ``total``, ...).
+        pack_digest: the pack that answered (sha256, hex).
+    """
+
+    label: str
+    probabilities: Mapping[str, float]
+    expert_load: Mapping[str, float]
+    latency_ms: Mapping[str, float]
+    pack_digest: str
+
+    def __post_init__(self) -> None:
+        for name in ("probabilities", "expert_load", "latency_ms"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+
+    def top_k(self, k: int) -> tuple[tuple[str, float], ...]:
+        """The ``k`` most probable classes with their probabilities, best first (ties by name)."""
+        ranked = sorted(self.probabilities.items(), key=lambda item: (-item[1], item[0]))
+        return tuple(ranked[:k])

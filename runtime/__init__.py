@@ -1,0 +1,1 @@
+"""Device side: threads, sessions, differentiable segments, preprocessing, Runtime, adapt engine, workspace."""
