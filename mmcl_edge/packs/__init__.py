@@ -1,1 +1,23 @@
-"""Packs: the trainable part as files."""
+"""Packs: what a device learned, as a folder of five plain files that is checked whole before anything in it is used."""
+
+from mmcl_edge.packs.contents import PackContents
+from mmcl_edge.packs.manifest import Expert, Label, PackManifest, Parent
+from mmcl_edge.packs.names import check_name, label_id, nfc
+from mmcl_edge.packs.reader import Pack, next_version, read_manifest, read_pack
+from mmcl_edge.packs.writer import write_pack
+
+__all__ = [
+    "Expert",
+    "Label",
+    "Pack",
+    "PackContents",
+    "PackManifest",
+    "Parent",
+    "check_name",
+    "label_id",
+    "next_version",
+    "nfc",
+    "read_manifest",
+    "read_pack",
+    "write_pack",
+]

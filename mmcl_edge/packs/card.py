@@ -1,0 +1,56 @@
+"""The model card: ``README.md`` of a pack, written from the rest of it and from nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from mmcl_edge.packs.contents import PackContents
+
+_FRONT_MATTER = "---\nlibrary_name: mmcl-edge\ntags:\n- continual-learning\n- adapter\n---\n"
+
+
+def model_card(contents: PackContents) -> str:
+    """Markdown that tells a person what the pack knows, from how much data, and how well it did."""
+    return "\n".join([_FRONT_MATTER, "# Adapter pack", "", *_facts(contents), *_classes(contents), *_figures(contents)])
+
+
+def _facts(contents: PackContents) -> list[str]:
+    size = sum(tensor.numel() * tensor.element_size() for tensor in contents.tensors.values())
+    frozen = sum(expert.frozen for expert in contents.experts)
+    rows = [
+        ("version", contents.version),
+        ("for the bundle", contents.bundle_digest),
+        ("parents", ", ".join(f"{parent.digest[:16]} ({parent.method})" for parent in contents.parents) or "none"),
+        ("experiences", ", ".join(contents.experiences) or "none"),
+        ("placement", contents.config.adapter.placement),
+        ("experts", f"{len(contents.experts)}, of them {frozen} frozen"),
+        ("tensors", f"{len(contents.tensors)} with {size:,} bytes"),
+        ("oldest release that reads it", contents.minimum_runtime),
+        *((f"privacy: {name}", value) for name, value in sorted(contents.privacy.items())),
+    ]
+    return [*_table(("fact", "value"), rows), ""]
+
+
+def _classes(contents: PackContents) -> list[str]:
+    rows = [(index, name, contents.sample_counts.get(name, 0)) for index, name in enumerate(contents.labels)]
+    return ["## Classes", "", *_table(("index", "class", "training samples"), rows), ""]
+
+
+def _figures(contents: PackContents) -> list[str]:
+    rows = [
+        (name, value) for name, value in sorted(contents.evaluation.items()) if isinstance(value, int | float | str)
+    ]
+    return ["## Evaluation", "", *_table(("figure", "value"), rows), "", "All figures are in `eval.json`.", ""]
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
+    lines = [header, ["---"] * len(header), *rows]
+    return ["| " + " | ".join(_cell(value) for value in line) + " |" for line in lines]
+
+
+def _cell(value: Any) -> str:
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    for char in "\\|`<[":
+        text = text.replace(char, "\\" + char)
+    return " ".join(text.split())
