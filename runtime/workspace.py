@@ -26,14 +26,11 @@ from pathlib import Path
 
 import platformdirs
 
-from mmcl_edge.bundle import MANIFEST_NAME as BUNDLE_MANIFEST
 from mmcl_edge.bundle import Bundle
-from mmcl_edge.errors import BundleError, InputError, IntegrityError, LockedError, PackError, StorageError
+from mmcl_edge.errors import BundleError, InputError, LockedError, PackError, StorageError
 from mmcl_edge.fileio import (
     STAGING_PREFIX,
-    atomic_folder,
     canonical_json,
-    fsync_folder,
     read_json,
     storage_errors,
     sweep_staging,
@@ -41,6 +38,7 @@ from mmcl_edge.fileio import (
 )
 from mmcl_edge.packs import Pack, check_name, nfc, read_pack
 from mmcl_edge.packs.manifest import MANIFEST_NAME as PACK_MANIFEST
+from mmcl_edge.runtime.install import bring_bundle, bring_pack
 from mmcl_edge.runtime.links import DIGEST, DigestLink
 from mmcl_edge.runtime.lock import workspace_lock
 
@@ -76,8 +74,6 @@ class Workspace:
         self._bundle = DigestLink(self.root, "bundle", "bundles", BundleError, "mmcl-edge init --bundle DIR")
         self._current = DigestLink(self.root, "current", "packs", PackError, "mmcl-edge pack use DIGEST")
         self._previous = DigestLink(self.root, "previous", "packs", PackError, "mmcl-edge pack use DIGEST")
-
-    # --- Opening -----------------------------------------------------------------------------------------------
 
     def create(self) -> Workspace:
         """Make the folders; a workspace that exists already is left as it is.
@@ -137,8 +133,6 @@ class Workspace:
             for place in places:
                 sweep_staging(place)
 
-    # --- Bundle ------------------------------------------------------------------------------------------------
-
     @property
     def bundle_path(self) -> Path:
         """The installed bundle's folder, links resolved, so that a later install does not change it underfoot.
@@ -180,7 +174,8 @@ class Workspace:
             other = old is not None and old != source.digest
             if other and not replace:
                 raise self._another_bundle(str(old), source.digest)
-            target = self._bring(source, move=move)
+            target = self.root / "bundles" / source.digest
+            bring_bundle(source, target, move=move)
             if other:
                 self._current.remove()
                 self._previous.remove()
@@ -194,27 +189,6 @@ class Workspace:
             f"The workspace {self.root} holds the bundle {old[:16]}..., and packs made for it do not fit "
             f"{new[:16]}...; use another {HOME_VARIABLE}, or run 'mmcl-edge init --bundle DIR --replace'."
         )
-
-    def _bring(self, source: Bundle, *, move: bool) -> Path:
-        target = self.root / "bundles" / source.digest
-        if _is_bundle(target, source.digest):
-            return target
-        if move and not target.exists() and source.path.stat().st_dev == self.root.stat().st_dev:
-            with storage_errors(target):
-                os.replace(source.path.resolve(), target)
-                fsync_folder(target.parent)
-            return target
-        with atomic_folder(target, replace=True) as staging:
-            for name in (
-                BUNDLE_MANIFEST,
-                *(file.path for entry in source.manifest.backbones for file in entry.files()),
-            ):
-                (staging / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(source.path / name, staging / name)
-            Bundle.open(staging, expected_digest=source.digest)
-        return target
-
-    # --- Packs -------------------------------------------------------------------------------------------------
 
     def list_packs(self) -> tuple[Path, ...]:
         """Folders of all packs, by digest. They are not verified here."""
@@ -265,13 +239,8 @@ class Workspace:
             StorageError: no space, read-only, no permission.
         """
         source = read_pack(path, bundle_digest=self.bundle_digest())
-        target = self.packs_path / source.digest
         with self.lock():
-            if not _is_pack(target, source.digest):
-                with atomic_folder(target, replace=True) as staging:
-                    for name in os.listdir(source.path):
-                        shutil.copyfile(source.path / name, staging / name)
-                    read_pack(staging, expected_digest=source.digest)
+            bring_pack(source, self.packs_path / source.digest)
         return source.digest
 
     def use_pack(self, digest: str) -> Pack:
@@ -325,8 +294,6 @@ class Workspace:
             )
         return folder
 
-    # --- Tasks and runs ----------------------------------------------------------------------------------------
-
     def task_folder(self, name: str) -> Path:
         """``tasks/<name>``, which may not exist yet; the name is brought to Unicode form NFC.
 
@@ -342,18 +309,6 @@ class Workspace:
             InputError: the id cannot be one folder's name.
         """
         return self.runs_path / _folder_name(run_id, "run")
-
-
-def _is_bundle(path: Path, digest: str) -> bool:
-    with suppress(IntegrityError):
-        return Bundle.open(path, expected_digest=digest).digest == digest
-    return False
-
-
-def _is_pack(path: Path, digest: str) -> bool:
-    with suppress(IntegrityError):
-        return read_pack(path, expected_digest=digest).digest == digest
-    return False
 
 
 def _folder_name(name: str, what: str) -> str:

@@ -3,7 +3,7 @@
 from mmcl_edge.packs.contents import PackContents
 from mmcl_edge.packs.manifest import Expert, Label, PackManifest, Parent
 from mmcl_edge.packs.names import check_name, label_id, nfc
-from mmcl_edge.packs.reader import Pack, next_version, read_manifest, read_pack
+from mmcl_edge.packs.reader import Pack, holds_pack, next_version, read_manifest, read_pack
 from mmcl_edge.packs.writer import write_pack
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "PackManifest",
     "Parent",
     "check_name",
+    "holds_pack",
     "label_id",
     "next_version",
     "nfc",

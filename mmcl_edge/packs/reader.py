@@ -126,6 +126,15 @@ def read_pack(path: Path | str, *, expected_digest: str | None = None, bundle_di
     return Pack(folder, manifest, digest, config, module, evaluation)
 
 
+def holds_pack(path: Path, digest: str) -> bool:
+    """Whether ``path`` is a whole pack of this digest."""
+    try:
+        read_pack(path, expected_digest=digest)
+    except PackError:
+        return False
+    return True
+
+
 @contextmanager
 def _readable(folder: Path) -> Iterator[None]:
     try:

@@ -10,7 +10,7 @@ from mmcl_edge.fileio import atomic_folder, canonical_json, pretty_json, sha256_
 from mmcl_edge.packs.card import model_card
 from mmcl_edge.packs.contents import PackContents
 from mmcl_edge.packs.manifest import CARD_NAME, CONFIG_NAME, EVAL_NAME, MANIFEST_NAME, TENSORS_NAME, validation_sentence
-from mmcl_edge.packs.reader import read_pack
+from mmcl_edge.packs.reader import holds_pack, read_pack
 from mmcl_edge.packs.tensors import serialise
 
 
@@ -27,20 +27,12 @@ def write_pack(folder: Path, contents: PackContents) -> str:
     files = _files(contents)
     digest = sha256_bytes(files[MANIFEST_NAME])
     target = folder / digest
-    if not _holds(target, digest):
+    if not holds_pack(target, digest):
         with atomic_folder(target, replace=True) as staging:
             for name, data in files.items():
                 (staging / name).write_bytes(data)
             read_pack(staging, expected_digest=digest)
     return digest
-
-
-def _holds(target: Path, digest: str) -> bool:
-    try:
-        read_pack(target, expected_digest=digest)
-    except PackError:
-        return False
-    return True
 
 
 def _files(contents: PackContents) -> dict[str, bytes]:

@@ -1,0 +1,122 @@
+"""``mmcl-edge``: the table of commands, and the one place that turns errors into sentences and exit codes.
+
+Exit codes: 0 done; 1 a check failed or another known error; 2 input that cannot be used; 3 a trained pack was refused
+by the acceptance rule; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from mmcl_edge.errors import MmclEdgeError
+
+JSON_KEY = "mmcl_edge.json"
+"""Set in ``ctx.meta`` by ``console.json_option``: errors are then JSON on stdout too."""
+
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One row of the table: where ``command`` lives, and its line in ``--help``."""
+
+    module: str
+    help: str
+
+
+COMMANDS = {
+    "init": Entry("mmcl_edge.commands.init", "Make the workspace and install a bundle in it."),
+    "export": Entry("mmcl_edge.commands.export", "Cut two backbones into ONNX segments: make a bundle (workstation)."),
+    "adapt": Entry("mmcl_edge.commands.adapt", "Learn new classes on this device, without forgetting the old ones."),
+    "predict": Entry("mmcl_edge.commands.predict", "Say what files sound and look like."),
+    "pack": Entry("mmcl_edge.commands.pack", "List, show, use and roll back what was learned."),
+    "doctor": Entry("mmcl_edge.commands.doctor", "Check this installation and its workspace."),
+    "quickstart": Entry("mmcl_edge.commands.quickstart", "Run the whole job on built-in samples."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are invoked; ``--help`` reads the table alone."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the table's order, which is the order of work."""
+        return [*COMMANDS, *super().list_commands(ctx)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the module behind ``cmd_name`` and return its ``command``."""
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            return super().get_command(ctx, cmd_name)
+        command: click.Command = importlib.import_module(entry.module).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table, importing nothing."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.help) for name, entry in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; known errors become a sentence and an exit code."""
+        try:
+            return super().invoke(ctx)
+        except MmclEdgeError as error:
+            _report(error, as_json=bool(ctx.meta.get(JSON_KEY)))
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("Interrupted; nothing was lost. Run the same command again to go on.", err=True)
+            ctx.exit(INTERRUPTED)
+
+
+def _report(error: MmclEdgeError, *, as_json: bool) -> None:
+    if as_json:
+        body = {"type": type(error).__name__, "message": str(error), "exit_code": error.exit_code}
+        click.echo(json.dumps({"error": body}, ensure_ascii=False))
+    else:
+        click.echo(f"Error: {error}", err=True)
+    logging.getLogger(__name__).debug("traceback", exc_info=error)
+
+
+class _StderrHandler(logging.Handler):
+    """Writes to whatever stderr is at that moment."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(self.format(record), err=True)
+
+
+def _set_up_logging(verbosity: int) -> None:
+    logger = logging.getLogger("mmcl_edge")
+    if not any(isinstance(handler, _StderrHandler) for handler in logger.handlers):
+        handler = _StderrHandler()
+        handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+        logger.addHandler(handler)
+    logger.setLevel({0: logging.WARNING, 1: logging.INFO}.get(verbosity, logging.DEBUG))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="mmcl-edge", prog_name="mmcl-edge")
+@click.option("-v", "--verbose", count=True, help="Say more on stderr; twice: everything.")
+def cli(verbose: int) -> None:
+    """Continual audio-visual learning on devices.
+
+    \b
+    First:  mmcl-edge init
+    Then:   mmcl-edge adapt --task new_sounds
+            mmcl-edge predict clip.mp4
+    The workspace is MMCL_EDGE_HOME, or a folder in your user data.
+    """  # noqa: D301
+    _set_up_logging(verbose)
+
+
+def main() -> None:
+    """Entry point of the ``mmcl-edge`` script."""
+    cli(prog_name="mmcl-edge")
+
+
+if __name__ == "__main__":
+    main()
