@@ -1,0 +1,187 @@
+"""Media files to samples: sounds, pictures, videos, and pairs of a sound and a picture.
+
+Corrupt, truncated and empty files raise ``MediaError``. What can be noticed depends on the format: FLAC, Ogg and
+PNG carry checksums; WAV, MP4, MKV, WebM and MP3 (with a length header) state their length; a JPEG with a
+broken body is refused whole rather than shown half grey. Flipped bits inside WAV or WebP data cannot be seen.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Literal
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from mmcl_edge.data import videos
+from mmcl_edge.data.arrays import MIN_DURATION_S
+from mmcl_edge.data.containers import broken, check_file, open_media
+from mmcl_edge.data.pictures import check_pixels, exif_orientation, to_rgb, turn_upright
+from mmcl_edge.data.sounds import check_length, collect, pieces_of
+from mmcl_edge.errors import InputError, MediaError
+from mmcl_edge.types import SAMPLE_RATE_HZ, Sample
+
+Kind = Literal["audio", "picture", "video"]
+
+MAX_DURATION_S = 600.0
+"""Longest file that becomes one sample; longer ones are read as windows."""
+MAX_PICTURE_BYTES = 128 << 20
+SHORT_SIDE_PX = 384
+"""Samples keep pictures no larger than this: above what backbones see, and a task fits in a device's memory."""
+
+SUFFIXES: dict[str, Kind] = {
+    **dict.fromkeys((".wav", ".flac", ".ogg", ".mp3"), "audio"),
+    **dict.fromkeys((".jpg", ".jpeg", ".png", ".webp"), "picture"),
+    **dict.fromkeys((".mp4", ".mkv", ".webm"), "video"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class MediaItem:
+    """The files of one sample: a sound, a picture, both, or a video.
+
+    Attributes:
+        label: class name, or ``None`` when unknown.
+        stem: file name without its extension, in Unicode form NFC.
+        audio: sound file.
+        picture: picture file.
+        video: video file, which comes alone.
+    """
+
+    label: str | None
+    stem: str
+    audio: Path | None = None
+    picture: Path | None = None
+    video: Path | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that exist, sound before picture."""
+        return tuple(path for path in (self.audio, self.picture, self.video) if path is not None)
+
+    @property
+    def source(self) -> str:
+        """``stem.ext`` (or ``stem.ext+ext``) for messages and ``Sample.source``; no folders."""
+        return self.stem + "+".join(path.suffix.lower() for path in self.files).replace("+.", "+")
+
+
+def kind_of(path: Path) -> Kind | None:
+    """What a file's extension says it is, or ``None`` for one that is not read here."""
+    return SUFFIXES.get(path.suffix.lower())
+
+
+def pair_files(paths: Iterable[Path], *, label: str | None = None) -> tuple[MediaItem, ...]:
+    """Group files into items, sorted by stem: a sound and a picture of one stem and folder form one sample.
+
+    Videos come alone. Further sounds or pictures of the same stem (``a.wav``, ``a.flac``) pair up in name order.
+
+    Raises:
+        InputError: an extension that is not read here.
+    """
+    groups: dict[tuple[str, str], dict[Kind, list[Path]]] = {}
+    for path in sorted(paths, key=lambda path: unicodedata.normalize("NFC", str(path))):
+        key = (str(path.parent), unicodedata.normalize("NFC", path.stem))
+        groups.setdefault(key, {}).setdefault(_known_kind(path), []).append(path)
+    items = []
+    for (_, stem), kinds in sorted(groups.items()):
+        pairs = zip_longest(kinds.get("audio", ()), kinds.get("picture", ()))
+        items += [MediaItem(label, stem, audio=sound, picture=picture) for sound, picture in pairs]
+        items += [MediaItem(label, stem, video=video) for video in kinds.get("video", ())]
+    return tuple(items)
+
+
+def _known_kind(path: Path) -> Kind:
+    kind = kind_of(path)
+    if kind is None:
+        raise InputError(f"{path}: expected one of {' '.join(SUFFIXES)}, but its extension is {path.suffix!r}.")
+    return kind
+
+
+def load_sample(item: MediaItem, *, max_frames: int = 4, short_side_px: int | None = SHORT_SIDE_PX) -> Sample:
+    """Decode an item.
+
+    Args:
+        item: what to decode.
+        max_frames: at most so many frames of a video.
+        short_side_px: larger pictures are reduced to this short side; ``None`` keeps their size.
+
+    Raises:
+        MediaError: a file cannot be decoded, or the item has none.
+    """
+    if item.video is not None:
+        sample = load_video(item.video, max_frames=max_frames, short_side_px=short_side_px)
+        return Sample(sample.audio, sample.frames, label=item.label, source=item.source)
+    if not item.files:
+        raise MediaError(f"{item.stem}: expected a sound, a picture or a video, but the item has no file.")
+    audio = None if item.audio is None else load_audio(item.audio)
+    frames = None if item.picture is None else load_picture(item.picture, short_side_px=short_side_px)
+    return Sample(audio, frames, label=item.label, source=item.source)
+
+
+def load_audio(path: Path) -> NDArray[np.float32]:
+    """A sound file as a mono waveform ``(samples,)`` in [-1, 1] at 16 kHz, at most ten minutes.
+
+    Raises:
+        MediaError: corrupt, truncated, empty, too short or too long.
+    """
+    return collect(path, pieces_of(path), max_duration_s=MAX_DURATION_S)
+
+
+def load_picture(path: Path, *, short_side_px: int | None = None) -> NDArray[np.uint8]:
+    """A picture file as ``(1, H, W, 3)`` uint8 RGB, upright, transparency over white.
+
+    Args:
+        path: JPEG, PNG or WebP (the first picture of an animated one).
+        short_side_px: a larger picture is reduced to this short side.
+
+    Raises:
+        MediaError: corrupt, truncated, empty, too small or too large.
+    """
+    check_file(path)
+    if path.stat().st_size > MAX_PICTURE_BYTES:
+        raise broken(path, f"expected a picture of at most {MAX_PICTURE_BYTES >> 20} MiB")
+    picture = to_rgb(_first_frame(path), short_side_px=short_side_px)
+    with path.open("rb") as file:
+        orientation = exif_orientation(file.read(1 << 17))
+    return turn_upright(picture, orientation)[None]
+
+
+def _first_frame(path: Path) -> av.VideoFrame:
+    with open_media(path) as container:
+        if not container.streams.video:
+            raise broken(path, "expected a picture, but there is none in it")
+        stream = container.streams.video[0]
+        check_pixels(path, width=stream.width, height=stream.height)
+        stream.codec_context.options = {"err_detect": "explode"}
+        for frame in container.decode(stream):
+            return frame
+    raise broken(path, "expected a picture, but none could be decoded")
+
+
+def load_video(path: Path, *, max_frames: int, short_side_px: int | None = None) -> Sample:
+    """A video file as its sound track and up to ``max_frames`` frames, uniformly spaced in time.
+
+    Raises:
+        MediaError: corrupt, truncated, empty, without pictures, or longer than ten minutes.
+    """
+    length_s = videos.duration_s(path)
+    check_length(path, length_s, MAX_DURATION_S)
+    picker = videos.FramePicker(videos.even_times(0.0, length_s, max_frames), short_side_px=short_side_px)
+    sound: list[NDArray[np.float32]] = []
+    for time_s, event in videos.events(path):
+        check_length(path, time_s, MAX_DURATION_S)
+        if isinstance(event, np.ndarray):
+            sound.append(event)
+        else:
+            picker.offer(time_s, event)
+    frames = picker.frames()
+    if frames is None:
+        raise broken(path, "expected a video, but no picture could be decoded")
+    audio = np.concatenate(sound)
+    heard = len(audio) >= MIN_DURATION_S * SAMPLE_RATE_HZ
+    return Sample(audio if heard else None, frames, source=path.name)
