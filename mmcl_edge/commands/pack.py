@@ -1,0 +1,170 @@
+"""``mmcl-edge pack``: list, show, use and roll back packs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mmcl_edge.commands.console import emit, json_option, table
+from mmcl_edge.errors import PackError
+from mmcl_edge.packs import Pack, PackManifest, read_manifest, read_pack
+from mmcl_edge.runtime.workspace import Workspace
+
+
+@click.group()
+def command() -> None:
+    """List, show, use and roll back what was learned.
+
+    A pack is named by its digest; the first six letters or more are enough.
+    """
+
+
+@command.command("list")
+@json_option
+def list_(as_json: bool) -> None:
+    """List the packs of the workspace, newest version first.
+
+    \b
+    Examples:
+      mmcl-edge pack list
+      mmcl-edge pack list --json
+    """  # noqa: D301
+    workspace = Workspace().open()
+    current, previous = workspace.current_pack(), workspace.previous_pack()
+    packs = [_row(folder, workspace) for folder in workspace.list_packs()]
+    result = {
+        "current": current.name if current else None,
+        "previous": previous.name if previous else None,
+        "packs": sorted(packs, key=lambda pack: (-pack.get("version", 0), pack["digest"])),
+    }
+    emit(result, as_json, _list_text)
+
+
+@command.command()
+@click.argument("pack", default="current")
+@json_option
+def show(pack: str, as_json: bool) -> None:
+    """Verify PACK (default: the one in use) and show what it says of itself.
+
+    PACK is the beginning of a digest, a folder, 'current' or 'previous'.
+
+    \b
+    Examples:
+      mmcl-edge pack show
+      mmcl-edge pack show 3fa94c --json
+    """  # noqa: D301
+    opened = read_pack(_resolve(pack))
+    emit(_details(opened), as_json, _show_text)
+
+
+@command.command()
+@click.argument("pack")
+@json_option
+def use(pack: str, as_json: bool) -> None:
+    """Put PACK in use; the one used before becomes 'previous'. A folder is copied into the workspace first.
+
+    \b
+    Examples:
+      mmcl-edge pack use 3fa94c
+      mmcl-edge pack use ./packs/3fa94c... --json
+    """  # noqa: D301
+    workspace = Workspace().open()
+    folder = workspace.resolve_pack(pack)
+    with workspace.lock():
+        digest = folder.name if folder.parent == workspace.packs_path else workspace.install_pack(folder)
+        opened = workspace.use_pack(digest)
+    emit(_in_use(workspace, opened), as_json, _in_use_text)
+
+
+@command.command()
+@json_option
+def rollback(as_json: bool) -> None:
+    """Put the pack that was used before back in use.
+
+    \b
+    Examples:
+      mmcl-edge pack rollback
+    """  # noqa: D301
+    workspace = Workspace().open()
+    emit(_in_use(workspace, workspace.rollback()), as_json, _in_use_text)
+
+
+def _resolve(pack: str) -> Path:
+    workspace = Workspace()
+    return workspace.open().resolve_pack(pack) if workspace.exists() or not Path(pack).is_dir() else Path(pack)
+
+
+def _row(folder: Path, workspace: Workspace) -> dict[str, Any]:
+    try:
+        manifest, digest = read_manifest(folder)
+    except PackError as error:
+        return {"digest": folder.name, "problem": str(error)}
+    problem = None if digest == folder.name else "its manifest was changed"
+    fits = manifest.bundle_digest == workspace.bundle_digest()
+    return {"digest": folder.name, **_summary(manifest), "fits_bundle": fits, "problem": problem}
+
+
+def _summary(manifest: PackManifest) -> dict[str, Any]:
+    return {
+        "version": manifest.version,
+        "bundle_digest": manifest.bundle_digest,
+        "labels": list(manifest.label_names),
+        "experts": len(manifest.experts),
+        "experiences": list(manifest.experiences),
+    }
+
+
+def _details(pack: Pack) -> dict[str, Any]:
+    manifest = pack.manifest.model_dump(mode="json")
+    method = pack.config.model_dump(mode="json")
+    return {
+        "digest": pack.digest,
+        "path": str(pack.path),
+        "manifest": manifest,
+        "config": method,
+        "evaluation": dict(pack.evaluation),
+    }
+
+
+def _in_use(workspace: Workspace, pack: Pack) -> dict[str, Any]:
+    previous = workspace.previous_pack()
+    return {"current": pack.digest, "previous": previous.name if previous else None, **_summary(pack.manifest)}
+
+
+def _list_text(result: Mapping[str, Any]) -> str:
+    if not result["packs"]:
+        return "No packs yet; make one with 'mmcl-edge adapt --task NAME'."
+    rows = []
+    for pack in result["packs"]:
+        used = {result["previous"]: "previous", result["current"]: "current"}.get(pack["digest"], "")
+        note = pack["problem"] or ("" if pack["fits_bundle"] else "made for another bundle")
+        rows.append((pack["digest"][:16], used, pack.get("version", "?"), len(pack.get("labels", ())), note))
+    return table(("pack", "in use", "version", "classes", "note"), rows)
+
+
+def _show_text(result: Mapping[str, Any]) -> str:
+    manifest = result["manifest"]
+    counts, frozen = manifest["sample_counts"], sum(expert["frozen"] for expert in manifest["experts"])
+    facts = [
+        ("pack", result["digest"]),
+        ("folder", result["path"]),
+        ("version", manifest["version"]),
+        ("bundle", manifest["bundle_digest"]),
+        ("parents", ", ".join(parent["digest"][:16] for parent in manifest["parents"]) or "none"),
+        ("experiences", ", ".join(manifest["experiences"]) or "none"),
+        (
+            "experts",
+            f"{len(manifest['experts'])}, of them {frozen} frozen",
+        ),
+        *((name, value) for name, value in result["evaluation"].items() if isinstance(value, int | float | str)),
+    ]
+    classes = [(label["index"], label["name"], counts.get(label["name"], 0)) for label in manifest["labels"]]
+    return table(("fact", "value"), facts) + "\n\n" + table(("index", "class", "training samples"), classes)
+
+
+def _in_use_text(result: Mapping[str, Any]) -> str:
+    before = f"; before it {result['previous'][:16]}" if result["previous"] else ""
+    return f"In use: {result['current'][:16]} (version {result['version']}, {len(result['labels'])} classes{before})"
