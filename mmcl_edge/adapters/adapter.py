@@ -1,0 +1,144 @@
+"""The cross-modality adapter of one block: router, experts, and attention to the other modalities."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mmcl_edge.adapters.experts import ExpertBank
+from mmcl_edge.adapters.features import masked_mean
+from mmcl_edge.adapters.router import Gate, Router
+
+Attention = Literal["latents", "tokens", "none"]
+
+
+class AdapterOutput(NamedTuple):
+    """Deltas by modality ``(B, N_m, D'_m)`` and the gate that mixed them."""
+
+    deltas: dict[str, Tensor]
+    gate: Gate
+
+
+class CrossModalityAdapter(nn.Module):
+    r"""Mixture of K of E experts per sample (METHODS 1.3, item 4; a reconstruction of paper 1).
+
+    .. math::
+        U^m = H^m W_{e,m}^{down}, \quad
+        X^m = \frac{1}{M-1} \sum_{n \ne m} read(U^m, U^n), \quad
+        \Delta^m = s \sum_e g_e \, GELU(U^m + X^m) W_{e,m}^{up}
+
+    ``read`` is token-to-token attention in the rank space (``tokens``), the same through L learned latents that
+    first attend to the other modality (``latents``, linear in tokens, as in LAVisH), or nothing (``none``: a
+    modality-specific adapter). ``W_up`` starts at zero, so a new adapter changes nothing.
+    """
+
+    def __init__(
+        self,
+        dims: Mapping[str, tuple[int, int]],
+        *,
+        block: int,
+        rank: int,
+        active: int,
+        attention: Attention,
+        latents: int,
+        scale: float,
+        noise: float,
+    ) -> None:
+        super().__init__()
+        self.modalities = tuple(dims)
+        self.attention = attention
+        self.scale = scale
+        self.router = Router({name: d_in for name, (d_in, _) in dims.items()}, active=active, noise=noise)
+        self.bank = ExpertBank(dims, rank=rank, latents=latents if attention == "latents" else 0, block=block)
+        self.register_buffer("usage", torch.zeros(0))
+
+    def forward(
+        self, tokens: Mapping[str, Tensor], masks: Mapping[str, Tensor], generator: torch.Generator | None = None
+    ) -> AdapterOutput:
+        """Deltas for the present modalities.
+
+        Args:
+            tokens: modality to block input ``(B, N_m, D_m)``.
+            masks: modality to valid positions ``(B, N_m)`` bool; a row without ``True`` = modality absent.
+            generator: given in training; draws router noise and turns usage counting on.
+        """
+        present = {name: masks[name].any(dim=1) for name in tokens}
+        pooled = {name: masked_mean(tokens[name], masks[name]) for name in tokens}
+        gate = self.router(pooled, self._presence(present), generator)
+        if generator is not None:
+            self.usage.add_((gate.dense.detach() > 0).sum(dim=0))
+        low = {name: self._down(name, tokens[name], gate.index) for name in tokens}
+        deltas = {name: self._up(name, self._mix(name, low, masks, present, gate.index), gate) for name in tokens}
+        return AdapterOutput(deltas, gate)
+
+    def _presence(self, present: Mapping[str, Tensor]) -> Tensor:
+        some = next(iter(present.values()))
+        columns = [present.get(name, torch.zeros_like(some)) for name in self.modalities]
+        return torch.stack(columns, dim=1).float()  # (B, M)
+
+    def _down(self, name: str, tokens: Tensor, index: Tensor) -> Tensor:
+        weight = self.bank.gather(name, "down", index)  # (B, K, R, D)
+        bias = self.bank.gather(name, "bias", index)  # (B, K, R)
+        low = torch.baddbmm(bias.flatten(1)[:, None], tokens, weight.flatten(1, 2).mT)  # (B, N, K*R)
+        batch, active, rank = bias.shape
+        return low.view(batch, -1, active, rank).transpose(1, 2)  # (B, K, N, R)
+
+    def _up(self, name: str, low: Tensor, gate: Gate) -> Tensor:
+        weight = self.bank.gather(name, "up", gate.index).flatten(1, 2)  # (B, K*R, D')
+        scaled = functional.gelu(low) * (self.scale * gate.weights)[:, :, None, None]  # (B, K, N, R)
+        return torch.bmm(scaled.transpose(1, 2).flatten(2), weight)  # (B, N, D')
+
+    def _mix(
+        self,
+        name: str,
+        low: Mapping[str, Tensor],
+        masks: Mapping[str, Tensor],
+        present: Mapping[str, Tensor],
+        index: Tensor,
+    ) -> Tensor:
+        others = [other for other in low if other != name]
+        if self.attention == "none" or not others:
+            return low[name]
+        count = torch.stack([present[other] for other in others]).sum(dim=0).clamp_min(1)  # (B,)
+        total = low[name]
+        for other in others:
+            weight = (present[other] / count)[:, None, None, None]
+            total = total + weight * self._read(name, low[name], low[other], masks[other], index)
+        return total
+
+    def _read(self, name: str, own: Tensor, other: Tensor, mask: Tensor, index: Tensor) -> Tensor:
+        """What ``own`` ``(B, K, N, R)`` reads from ``other`` ``(B, K, N', R)`` under ``mask`` ``(B, N')``."""
+        usable = (mask | ~mask.any(dim=1, keepdim=True))[:, None, None, :]  # an all-false row would give NaN
+        if self.attention == "tokens":
+            return functional.scaled_dot_product_attention(own, other, other, attn_mask=usable)
+        latents = self.bank.gather(name, "latents", index)  # (B, K, L, R)
+        latents = latents + functional.scaled_dot_product_attention(latents, other, other, attn_mask=usable)
+        return functional.scaled_dot_product_attention(own, latents, latents)
+
+    def grow(self, count: int, generator: torch.Generator, *, zero_gate: bool) -> None:
+        """Append ``count`` fresh experts and their router rows."""
+        self.bank.append(count, generator)
+        self.router.append(count, None if zero_gate else generator)
+        self.reset_usage()
+
+    def reset_usage(self) -> None:
+        """Start counting assignments anew (at the beginning of an experience)."""
+        self.usage = torch.zeros(len(self.bank))
+
+    def freeze_used(self, owner: str) -> None:
+        """Freeze the K most used trainable experts (METHODS 1.4); ties go to the earlier one."""
+        first = self.bank.frozen
+        count = min(self.router.active, len(self.bank) - first)
+        usage = self.usage[first:]
+        ranked = sorted(range(len(usage)), key=lambda i: (-float(usage[i]), i))
+        self.router.reorder(self.bank.freeze([first + i for i in ranked[:count]], owner))
+        self.reset_usage()
+
+    @property
+    def trainable_experts(self) -> int:
+        """How many experts can still learn."""
+        return len(self.bank) - self.bank.frozen

@@ -1,0 +1,246 @@
+"""The encoder (paper 1's MMEncoder): frozen backbones with an adapter in every block, in two placements.
+
+Both share one interface: ``prepare`` turns one sample's input into what training keeps of it, ``collate``
+batches those, ``forward`` encodes. ``inline`` keeps the raw input, for deltas enter the backbone and gradients
+flow through its segments. ``ladder`` keeps pooled features of every block: the backbone runs once per sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mmcl_edge.adapters.features import fold, grid_of, masked_mean, pool, resample_tokens, to_tokens
+from mmcl_edge.adapters.inputs import Inputs, Item, ModalityInput, collate
+from mmcl_edge.adapters.router import Gate
+from mmcl_edge.types import Backbone
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """Pooled features by modality ``(B, D_m)``, presence by modality ``(B,)``, the gate of every block."""
+
+    pooled: dict[str, Tensor]
+    present: dict[str, Tensor]
+    gates: tuple[Gate, ...]
+
+
+class Encoder(Protocol):
+    """What a model needs of an encoder."""
+
+    adapters: nn.ModuleList
+    pooled_dims: dict[str, int]
+
+    def prepare(self, items: Sequence[Item]) -> list[Any]:
+        """What training keeps of each sample (no gradient)."""
+        ...
+
+    def collate(self, prepared: Sequence[Any]) -> Any:
+        """A batch of prepared samples."""
+        ...
+
+    def shape_key(self, prepared: Any) -> Hashable:
+        """Samples with equal keys can share a batch without any padding."""
+        ...
+
+    def hide(self, batch: Any, hidden: Mapping[str, Tensor]) -> Any:
+        """The batch with modalities taken from the samples where ``hidden[m]`` ``(B,)`` is true."""
+        ...
+
+    def presence(self, batch: Any) -> dict[str, Tensor]:
+        """Modality to ``(B,)`` bool."""
+        ...
+
+    def __call__(self, batch: Any, generator: torch.Generator | None = None) -> Encoding:
+        """Encode a batch; a generator turns training noise on."""
+        ...
+
+
+def _normalise(x: Tensor, wanted: bool) -> Tensor:
+    return functional.layer_norm(x, x.shape[-1:]) if wanted else x
+
+
+class InlineEncoder(nn.Module):
+    """Deltas enter the backbone: ``H[b+1][m] = segment[b][m](H[b][m]) + delta_b^m(H[b][1..M])`` (parallel)."""
+
+    def __init__(
+        self, backbones: Mapping[str, Backbone], adapters: nn.ModuleList, *, map_grid: int, input_norm: bool
+    ) -> None:
+        super().__init__()
+        self.backbones = dict(backbones)
+        self.adapters = adapters
+        self.input_norm = input_norm
+        self.grids = {
+            name: [None if spec.kind == "tokens" else grid_of(spec, map_grid) for spec in one.features[1:]]
+            for name, one in backbones.items()
+        }
+        self.pooled_dims = {name: one.output_features.dim for name, one in backbones.items()}
+
+    @staticmethod
+    def dims(backbones: Mapping[str, Backbone], block: int) -> dict[str, tuple[int, int]]:
+        """Widths of a block's input and output by modality: what its adapter maps between."""
+        return {m: (one.features[block].dim, one.features[block + 1].dim) for m, one in backbones.items()}
+
+    def prepare(self, items: Sequence[Item]) -> list[Item]:
+        """The items themselves: everything after the raw input depends on the adapters."""
+        return list(items)
+
+    def collate(self, prepared: Sequence[Item]) -> Inputs:
+        """Padded, masked inputs."""
+        return collate(prepared)
+
+    def shape_key(self, prepared: Item) -> Hashable:
+        """See ``Encoder.shape_key``."""
+        return tuple((name, tuple(one.values.shape)) for name, one in sorted(prepared.items()))
+
+    def hide(self, batch: Inputs, hidden: Mapping[str, Tensor]) -> Inputs:
+        """See ``Encoder.hide``."""
+        return {name: one.hide(hidden[name]) for name, one in batch.items()}
+
+    def presence(self, batch: Inputs) -> dict[str, Tensor]:
+        """See ``Encoder.presence``."""
+        return {name: one.present for name, one in batch.items()}
+
+    def forward(self, batch: Inputs, generator: torch.Generator | None = None) -> Encoding:
+        """Encode a batch of inputs."""
+        state = {name: self.backbones[name].stem(one.values) for name, one in batch.items()}
+        gates = []
+        for block, adapter in enumerate(self.adapters):
+            state, gate = self._block(block, adapter, state, batch, generator)
+            gates.append(gate)
+        pooled = {name: self._pool(name, x, batch[name]) for name, x in state.items()}
+        return Encoding(pooled, self.presence(batch), tuple(gates))
+
+    def _block(
+        self,
+        block: int,
+        adapter: nn.Module,
+        state: Mapping[str, Tensor],
+        batch: Inputs,
+        generator: torch.Generator | None,
+    ) -> tuple[dict[str, Tensor], Gate]:
+        tokens = {
+            name: _normalise(to_tokens(x, batch[name].views, grid=self.grids[name][block]), self.input_norm)
+            for name, x in state.items()
+        }
+        masks = {name: batch[name].mask(x.shape[1] // batch[name].views) for name, x in tokens.items()}
+        deltas, gate = adapter(tokens, masks, generator)
+        after = {name: self.backbones[name].segment(block, x) for name, x in state.items()}
+        return {name: x + self._fold(name, block, deltas[name], batch[name]) for name, x in after.items()}, gate
+
+    def _fold(self, name: str, block: int, delta: Tensor, one: ModalityInput) -> Tensor:
+        spec = self.backbones[name].features[block + 1]
+        return fold(delta, one.views, spec=spec, grid=self.grids[name][block])
+
+    def _pool(self, name: str, x: Tensor, one: ModalityInput) -> Tensor:
+        return pool_output(self.backbones[name], self.backbones[name].output(x), one)
+
+
+def pool_output(backbone: Backbone, x: Tensor, one: ModalityInput) -> Tensor:
+    """A backbone's output features of all views to one vector a sample ``(B, D)``."""
+    tokens = to_tokens(x, one.views, grid=(x.shape[2], x.shape[3]) if x.ndim == 4 else None)
+    return pool(tokens, one.mask(tokens.shape[1] // one.views), spec=backbone.pool, views=one.views)
+
+
+@dataclass(frozen=True, slots=True)
+class LadderFeatures:
+    """Frozen features of a batch: per block ``{m: (B, P, D_b)}``, output ``{m: (B, D)}``, presence ``{m: (B,)}``."""
+
+    blocks: tuple[dict[str, Tensor], ...]
+    output: dict[str, Tensor]
+    present: dict[str, Tensor]
+
+
+class LadderEncoder(nn.Module):
+    """A side network on frozen features: ``S[b+1][m] = S[b][m] + delta_b^m([norm H[b]; S[b]][1..M])``, ``S[0] = 0``.
+
+    Every block's input is averaged to P tokens (over views first). The pooled output is the backbone's own
+    output beside the mean of the last side state. No gradient enters a backbone (LST, METHODS part 6).
+    """
+
+    def __init__(self, backbones: Mapping[str, Backbone], adapters: nn.ModuleList, *, dim: int, tokens: int) -> None:
+        super().__init__()
+        self.backbones = dict(backbones)
+        self.adapters = adapters
+        self.dim = dim
+        self.tokens = tokens
+        self.pooled_dims = {name: one.output_features.dim + dim for name, one in backbones.items()}
+
+    @staticmethod
+    def dims(backbones: Mapping[str, Backbone], block: int, *, dim: int) -> dict[str, tuple[int, int]]:
+        """Widths of a block's adapter by modality: frozen features beside the side state, to the side state."""
+        return {name: (one.features[block].dim + dim, dim) for name, one in backbones.items()}
+
+    def prepare(self, items: Sequence[Item]) -> list[LadderFeatures]:
+        """Frozen features of each sample, one backbone pass each."""
+        with torch.no_grad():
+            return [self.extract(collate([item])) for item in items]
+
+    def collate(self, prepared: Sequence[LadderFeatures]) -> LadderFeatures:
+        """Stack features; a modality that a sample lacks is zero and marked absent."""
+        names = tuple(dict.fromkeys(name for one in prepared for name in one.output))
+        depth = len(prepared[0].blocks)
+        return LadderFeatures(
+            tuple({m: _stack([one.blocks[b].get(m) for one in prepared]) for m in names} for b in range(depth)),
+            {m: _stack([one.output.get(m) for one in prepared]) for m in names},
+            {m: torch.cat([one.present.get(m, torch.zeros(1, dtype=torch.bool)) for one in prepared]) for m in names},
+        )
+
+    def shape_key(self, prepared: LadderFeatures) -> Hashable:
+        """See ``Encoder.shape_key``."""
+        return tuple(sorted(prepared.output))
+
+    def hide(self, batch: LadderFeatures, hidden: Mapping[str, Tensor]) -> LadderFeatures:
+        """See ``Encoder.hide``."""
+        present = {name: here & ~hidden[name] for name, here in batch.present.items()}
+        return LadderFeatures(batch.blocks, batch.output, present)
+
+    def presence(self, batch: LadderFeatures) -> dict[str, Tensor]:
+        """See ``Encoder.presence``."""
+        return batch.present
+
+    def extract(self, inputs: Inputs) -> LadderFeatures:
+        """Run the frozen backbones once and keep what the ladder reads."""
+        state = {name: self.backbones[name].stem(one.values) for name, one in inputs.items()}
+        blocks = []
+        for block in range(len(self.adapters)):
+            blocks.append({name: self._summarise(x, inputs[name]) for name, x in state.items()})
+            state = {name: self.backbones[name].segment(block, x) for name, x in state.items()}
+        output = {
+            name: pool_output(self.backbones[name], self.backbones[name].output(x), inputs[name])
+            for name, x in state.items()
+        }
+        return LadderFeatures(tuple(blocks), output, {name: one.present for name, one in inputs.items()})
+
+    def _summarise(self, x: Tensor, one: ModalityInput) -> Tensor:
+        """Features of all views to ``(B, P, D)``: mean over views, then P averages over positions."""
+        side = max(1, round(self.tokens**0.5))
+        if x.ndim == 4:
+            x = functional.adaptive_avg_pool2d(x, (side, side)).flatten(2).transpose(1, 2)  # (B*T, side^2, D)
+        views = x.unflatten(0, (-1, one.views)).flatten(2)  # (B, T, N*D)
+        mean = masked_mean(views, one.view_mask).unflatten(1, (-1, x.shape[-1]))  # (B, N, D)
+        mask = mean.new_ones(mean.shape[:2], dtype=torch.bool) if one.token_mask is None else one.token_mask
+        return resample_tokens(mean, mask, self.tokens)
+
+    def forward(self, batch: LadderFeatures, generator: torch.Generator | None = None) -> Encoding:
+        """Encode a batch of frozen features."""
+        side = {name: x.new_zeros(*x.shape[:2], self.dim) for name, x in batch.blocks[0].items()}
+        masks = {name: here[:, None].expand(-1, self.tokens) for name, here in batch.present.items()}
+        gates = []
+        for adapter, features in zip(self.adapters, batch.blocks, strict=True):
+            tokens = {m: torch.cat([_normalise(x, True), side[m]], dim=-1) for m, x in features.items()}
+            deltas, gate = adapter(tokens, masks, generator)
+            side = {name: side[name] + deltas[name] for name in side}
+            gates.append(gate)
+        pooled = {name: torch.cat([x, side[name].mean(dim=1)], dim=-1) for name, x in batch.output.items()}
+        return Encoding(pooled, batch.present, tuple(gates))
+
+
+def _stack(parts: Sequence[Tensor | None]) -> Tensor:
+    some = next(part for part in parts if part is not None)
+    return torch.cat([torch.zeros_like(some) if part is None else part for part in parts])

@@ -1,0 +1,92 @@
+"""Maps and tokens: adapters always see tokens; deltas fold back to what the backbone uses."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mmcl_edge.types import FeatureSpec, PoolSpec
+
+
+def grid_of(spec: FeatureSpec, limit: int) -> tuple[int, int]:
+    """Rows and columns of tokens that a map of ``spec`` is pooled to: at most ``limit`` each way."""
+    assert spec.height is not None
+    assert spec.width is not None
+    return min(spec.height, limit), min(spec.width, limit)
+
+
+def to_tokens(x: Tensor, views: int, *, grid: tuple[int, int] | None) -> Tensor:
+    """Features of all views as one token sequence a sample.
+
+    Args:
+        x: ``(B*T, N, D)`` tokens or ``(B*T, D, H, W)`` map.
+        views: T.
+        grid: for maps, rows and columns to pool to.
+
+    Returns:
+        ``(B, T*N, D)``.
+    """
+    if x.ndim == 4:
+        assert grid is not None
+        x = pool_map(x, grid).flatten(2).transpose(1, 2)  # (B*T, N, D)
+    return x.reshape(x.shape[0] // views, views * x.shape[1], x.shape[2])
+
+
+def pool_map(x: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Average a map ``(B, D, H, W)`` to ``(B, D, *grid)``; the plain kernel where sizes divide (it is faster)."""
+    height, width = x.shape[-2:]
+    if (height, width) == grid:
+        return x
+    if height % grid[0] == 0 and width % grid[1] == 0:
+        return functional.avg_pool2d(x, (height // grid[0], width // grid[1]))
+    return functional.adaptive_avg_pool2d(x, grid)
+
+
+def fold(delta: Tensor, views: int, *, spec: FeatureSpec, grid: tuple[int, int] | None) -> Tensor:
+    """A token delta ``(B, T*N, D)`` in the layout of features of ``spec``: the inverse of ``to_tokens``.
+
+    Maps are enlarged from the token grid by nearest neighbour.
+    """
+    delta = delta.reshape(delta.shape[0] * views, -1, delta.shape[-1])  # (B*T, N, D)
+    if spec.kind == "tokens":
+        return delta
+    assert grid is not None
+    assert spec.height is not None
+    assert spec.width is not None
+    small = delta.transpose(1, 2).unflatten(2, grid)  # (B*T, D, *grid)
+    if grid == (spec.height, spec.width):
+        return small
+    return functional.interpolate(small, size=(spec.height, spec.width), mode="nearest")
+
+
+def masked_mean(tokens: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the valid tokens: ``(B, N, D)``, ``(B, N)`` bool to ``(B, D)``; zero where nothing is valid."""
+    weights = mask.to(tokens.dtype)
+    total = torch.bmm(weights[:, None, :], tokens)[:, 0]  # (B, D)
+    return total / weights.sum(dim=1, keepdim=True).clamp_min(1.0)
+
+
+def pool(tokens: Tensor, mask: Tensor, *, spec: PoolSpec, views: int) -> Tensor:
+    """Output tokens ``(B, T*N, D)`` to one vector a sample ``(B, D)``, by the backbone's own rule."""
+    if spec.kind == "prefix":
+        batch, length, dim = tokens.shape
+        tokens = tokens.view(batch, views, length // views, dim)[:, :, : spec.prefix_tokens].reshape(batch, -1, dim)
+        mask = mask.view(batch, views, length // views)[:, :, : spec.prefix_tokens].reshape(batch, -1)
+    return masked_mean(tokens, mask)
+
+
+def resample_tokens(tokens: Tensor, mask: Tensor, count: int) -> Tensor:
+    """Average each sample's valid tokens to exactly ``count``: ``(B, N, D)``, ``(B, N)`` to ``(B, count, D)``.
+
+    Bin ``p`` of a sample with ``n`` valid tokens (a prefix of the sequence) covers tokens
+    ``floor(p n / count)`` to ``ceil((p + 1) n / count)``, as adaptive average pooling does.
+    """
+    lengths = mask.sum(dim=1).clamp_min(1)  # (B,)
+    bins = torch.arange(count)
+    start = (bins[None] * lengths[:, None]) // count  # (B, P)
+    end = ((bins[None] + 1) * lengths[:, None] + count - 1) // count
+    position = torch.arange(tokens.shape[1])
+    inside = (position >= start[..., None]) & (position < end[..., None])  # (B, P, N)
+    weights = inside.to(tokens.dtype)
+    return torch.bmm(weights / weights.sum(dim=-1, keepdim=True), tokens)

@@ -1,0 +1,108 @@
+"""What the encoder eats: one padded, masked tensor per modality.
+
+A modality that no sample of a batch has is left out; one that only some have is masked. Zeros never
+pretend to be data: whatever a mask hides reaches no gate, no attention and no pooled vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+@dataclass(frozen=True, slots=True)
+class ModalityInput:
+    """One modality of a batch.
+
+    Attributes:
+        values: stem input, ``(B*T, samples)`` for sound (T = 1), ``(B*T, 3, H, W)`` for frames.
+        view_mask: ``(B, T)`` bool; a row without ``True`` means that the sample lacks the modality.
+        token_mask: ``(B, N)`` bool, tokens that cover real sound; ``None`` where every token counts.
+    """
+
+    values: Tensor
+    view_mask: Tensor
+    token_mask: Tensor | None = None
+
+    @property
+    def views(self) -> int:
+        """T, frames per sample after padding."""
+        return int(self.view_mask.shape[1])
+
+    @property
+    def present(self) -> Tensor:
+        """``(B,)`` bool: which samples have the modality."""
+        return self.view_mask.any(dim=1)
+
+    def mask(self, tokens: int) -> Tensor:
+        """``(B, T*tokens)`` bool: valid positions of features with ``tokens`` tokens a view."""
+        views = self.view_mask[:, :, None].expand(-1, -1, tokens)
+        if self.token_mask is not None:
+            views = views & self.token_mask[:, None, :]
+        return views.flatten(1)
+
+    def hide(self, hidden: Tensor) -> ModalityInput:
+        """The same input with the modality taken from the samples where ``hidden`` ``(B,)`` is true."""
+        return replace(self, view_mask=self.view_mask & ~hidden[:, None])
+
+
+Inputs = dict[str, ModalityInput]
+"""Modality name to input; all entries share B."""
+
+
+@dataclass(frozen=True, slots=True)
+class ItemInput:
+    """One modality of one sample, before it is padded into a batch.
+
+    Attributes:
+        values: ``(1, samples)`` or ``(T, 3, H, W)``.
+        tokens: number of tokens that cover real sound, or ``None`` where every token counts.
+        total_tokens: tokens of ``values`` in all (with ``tokens``).
+    """
+
+    values: Tensor
+    tokens: int | None = None
+    total_tokens: int | None = None
+
+
+Item = dict[str, ItemInput]
+"""Modality name to one sample's input; a missing modality is missing."""
+
+
+def collate(items: Sequence[Item]) -> Inputs:
+    """Pad ``items`` into one batch: sound with silence to the longest, frames by empty, masked views."""
+    modalities = dict.fromkeys(name for item in items for name in item)
+    return {name: _collate_one([item.get(name) for item in items]) for name in modalities}
+
+
+def _collate_one(parts: Sequence[ItemInput | None]) -> ModalityInput:
+    known = [part for part in parts if part is not None]
+    views = max(part.values.shape[0] for part in known)
+    length = max(part.values.shape[-1] for part in known)
+    blank = known[0].values.new_zeros((views, *known[0].values.shape[1:-1], length))
+    values = torch.stack([blank if part is None else _pad_to(part.values, views, length) for part in parts])
+    counts = torch.tensor([0 if part is None else part.values.shape[0] for part in parts])
+    return ModalityInput(
+        values=values.flatten(0, 1),
+        view_mask=torch.arange(views)[None, :] < counts[:, None],
+        token_mask=_token_mask(parts),
+    )
+
+
+def _pad_to(values: Tensor, views: int, length: int) -> Tensor:
+    if values.shape[0] == views and values.shape[-1] == length:
+        return values
+    padding = [0, length - values.shape[-1], *([0, 0] * (values.ndim - 2)), 0, views - values.shape[0]]
+    return functional.pad(values, padding)
+
+
+def _token_mask(parts: Sequence[ItemInput | None]) -> Tensor | None:
+    totals = [part.total_tokens for part in parts if part is not None and part.total_tokens is not None]
+    if not totals:
+        return None
+    counts = torch.tensor([0 if part is None else part.tokens or 0 for part in parts])
+    return torch.arange(max(totals))[None, :] < counts[:, None]

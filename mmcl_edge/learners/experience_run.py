@@ -1,0 +1,192 @@
+"""The training loop of one experience, one epoch at a time, with everything a checkpoint needs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmcl_edge.adapters.model import Model, ModelOutput
+from mmcl_edge.config import LossConfig, MethodConfig
+from mmcl_edge.data.streams import Experience
+from mmcl_edge.learners.protocol import OnProgress, Progress
+from mmcl_edge.learners.randomness import generator_for
+from mmcl_edge.losses import functional as losses
+
+
+@dataclass(frozen=True, slots=True)
+class Teacher:
+    """The previous model's answers on every sample of an experience.
+
+    ``logits`` ``(n, C_old)``, ``joint`` ``(n, J)``, ``z`` modality to ``(n, J)``.
+    """
+
+    logits: Tensor
+    joint: Tensor
+    z: Mapping[str, Tensor]
+
+    def rows(self, index: Tensor) -> Teacher:
+        """The answers on some samples."""
+        return Teacher(self.logits[index], self.joint[index], {m: value[index] for m, value in self.z.items()})
+
+
+class ExperienceRun:
+    """Training state of one experience. ``prepared`` holds the current samples first, then the exemplars."""
+
+    def __init__(
+        self,
+        model: Model,
+        config: MethodConfig,
+        *,
+        experience: Experience,
+        prepared: Sequence[Any],
+        labels: Tensor,
+        teacher: Teacher | None,
+        seed: int,
+        step: int,
+        epochs: int,
+    ) -> None:
+        self.model = model
+        self.config = config
+        self.experience = experience
+        self.prepared = prepared
+        self.labels = labels
+        self.teacher = teacher
+        self.seed = seed
+        self.step = step
+        self.epochs = epochs
+        self.epoch = 0
+        train = config.train
+        self.optimizer = torch.optim.AdamW(
+            self._parameters().values(), lr=train.learning_rate, weight_decay=train.weight_decay, foreach=False
+        )
+
+    @property
+    def current(self) -> int:
+        """How many of ``prepared`` are the experience's own samples."""
+        return len(self.experience.train)
+
+    def train_epoch(self, on_progress: OnProgress | None = None) -> dict[str, float]:
+        """One pass over the current samples; returns the epoch's mean losses by name."""
+        generator = generator_for(self.seed, self.step, "epoch", self.epoch)
+        batches = self._batches(generator)
+        sums: dict[str, float] = {}
+        for number, index in enumerate(batches):
+            self._set_rate((self.epoch * len(batches) + number) / (self.epochs * len(batches)))
+            for name, value in self.train_step(index, generator).items():
+                sums[name] = sums.get(name, 0.0) + value
+            if on_progress:
+                means = {name: value / (number + 1) for name, value in sums.items()}
+                on_progress(Progress(self.epoch + 1, self.epochs, number + 1, len(batches), means))
+        self.epoch += 1
+        return {name: value / len(batches) for name, value in sums.items()}
+
+    def train_step(self, index: Tensor, generator: torch.Generator) -> dict[str, float]:
+        """One optimizer step on the samples ``index``; returns the losses by name."""
+        encoder = self.model.encoder
+        batch = self._drop_modalities(encoder.collate([self.prepared[int(i)] for i in index]), generator)
+        terms = self.losses(self.model(batch, generator), index)
+        total = torch.stack(list(terms.values())).sum()
+        self.optimizer.zero_grad()
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(self._parameters().values(), self.config.train.gradient_clip)
+        self.optimizer.step()
+        return {name: float(value.detach()) for name, value in terms.items()} | {"total": float(total.detach())}
+
+    def losses(self, output: ModelOutput, index: Tensor) -> dict[str, Tensor]:
+        """The weighted terms of the total loss, by name (METHODS 1.5); terms of weight 0 are left out."""
+        config = self.config.loss
+        smoothing = self.config.train.label_smoothing
+        terms = {"classification": losses.classification(output.logits, self.labels[index], label_smoothing=smoothing)}
+        if config.align_weight:
+            terms["alignment"] = config.align_weight * _alignment(config, output)
+        if self.teacher is not None:
+            teacher = self.teacher.rows(index)
+            if config.distill_weight:
+                scale = config.distill_weight * losses.distillation_scale(self.step, config.distill_scale)
+                terms["distillation"] = scale * losses.distillation(
+                    output.logits, teacher.logits, temperature=config.distill_temperature
+                )
+            if config.preserve_weight:
+                terms["preservation"] = config.preserve_weight * _preservation(config, output, teacher)
+        return terms
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Everything that changes from epoch to epoch, as named tensors."""
+        state = {"epoch": torch.tensor(self.epoch)}
+        for name, parameter in self._parameters().items():
+            state[f"parameter/{name}"] = parameter.detach()
+            for key, value in self.optimizer.state[parameter].items():
+                state[f"optimizer/{key}/{name}"] = value
+        for number, block in enumerate(self.model.blocks):
+            state[f"usage/{number}"] = block.usage
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from what ``state_dict`` gave, on a run begun from the same parent."""
+        self.epoch = int(state["epoch"])
+        for name, parameter in self._parameters().items():
+            with torch.no_grad():
+                parameter.copy_(state[f"parameter/{name}"])
+            keys = {key.split("/")[1] for key in state if key.startswith("optimizer/") and key.endswith(f"/{name}")}
+            self.optimizer.state[parameter] = {key: state[f"optimizer/{key}/{name}"].clone() for key in sorted(keys)}
+        for number, block in enumerate(self.model.blocks):
+            block.usage.copy_(state[f"usage/{number}"])
+
+    def _parameters(self) -> dict[str, torch.nn.Parameter]:
+        return {name: value for name, value in self.model.named_parameters() if value.numel()}
+
+    def _batches(self, generator: torch.Generator) -> list[Tensor]:
+        """Index batches: shuffled current samples, each batch with as many exemplars (drawn without repeats)."""
+        size = self.config.train.batch_size
+        own = torch.randperm(self.current, generator=generator).split(size)
+        exemplars = len(self.prepared) - self.current
+        if not exemplars:
+            return list(own)
+        rounds = math.ceil(self.current / exemplars)
+        drawn = torch.cat([torch.randperm(exemplars, generator=generator) for _ in range(rounds)]) + self.current
+        replay = drawn[: self.current].split(size)
+        return [torch.cat([one, other]) for one, other in zip(own, replay, strict=True)]
+
+    def _drop_modalities(self, batch: Any, generator: torch.Generator) -> Any:
+        """Hide one random modality of some samples that have several, so that each modality learns to stand alone."""
+        present = self.model.encoder.presence(batch)
+        chance = self.config.head.modality_dropout
+        if len(present) < 2 or chance == 0:
+            return batch
+        matrix = torch.stack(list(present.values()), dim=1)  # (B, M)
+        scores = torch.rand(matrix.shape, generator=generator).masked_fill(~matrix, -1.0)
+        victim = torch.nn.functional.one_hot(scores.argmax(dim=1), matrix.shape[1]).bool()
+        chosen = (torch.rand(len(matrix), generator=generator) < chance) & (matrix.sum(dim=1) > 1)
+        hidden = victim & chosen[:, None]
+        return self.model.encoder.hide(batch, {name: hidden[:, m] for m, name in enumerate(present)})
+
+    def _set_rate(self, done: float) -> None:
+        """Linear warm-up over the first 5 % of the steps, then cosine to zero."""
+        warm = min(1.0, (done + 1e-3) / 0.05)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.train.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def _alignment(config: LossConfig, output: ModelOutput) -> Tensor:
+    temperature = config.align_temperature
+    if config.align_target == "direct":
+        return losses.direct_alignment(output.z, output.present, temperature=temperature)
+    return losses.alignment(output.z, output.joint, output.present, temperature=temperature)
+
+
+def _preservation(config: LossConfig, output: ModelOutput, teacher: Teacher) -> Tensor:
+    """Mean of the relation loss over the joint and every modality's representation."""
+    pairs = [(output.joint, teacher.joint)]
+    pairs += [(z[output.present[m]], teacher.z[m][output.present[m]]) for m, z in output.z.items()]
+    terms = [
+        losses.preservation(
+            u, old, temperature=config.preserve_temperature, teacher_temperature=config.preserve_teacher_temperature
+        )
+        for u, old in pairs
+    ]
+    return torch.stack(terms).mean()

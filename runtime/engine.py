@@ -1,0 +1,237 @@
+"""``Runtime``: a bundle and a pack, ready to predict. The narrow door for application developers.
+
+Example::
+
+    with Runtime.open("bundle", "packs/current") as runtime:
+        answer = runtime.predict(waveform, picture, sample_rate_hz=44_100)
+        print(answer.label, answer.top_k(3))
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mmcl_edge.adapters.encoder import InlineEncoder, LadderEncoder
+from mmcl_edge.adapters.inputs import Item, collate
+from mmcl_edge.adapters.model import Model, ModelOutput
+from mmcl_edge.bundle import AudioInput, Bundle
+from mmcl_edge.data.arrays import as_frames, as_waveform
+from mmcl_edge.errors import InputError
+from mmcl_edge.learners.persistence import model_from_pack
+from mmcl_edge.packs import Pack, read_pack
+from mmcl_edge.runtime.preprocess import Preprocessor
+from mmcl_edge.runtime.segments import OnnxBackbone, open_backbones
+from mmcl_edge.runtime.sessions import SessionFactory
+from mmcl_edge.runtime.threads import ThreadPlan
+from mmcl_edge.types import AUDIO, FRAMES, SAMPLE_RATE_HZ, Prediction, Sample
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """One pack in use. Never changed, so whoever holds it sees one pack only."""
+
+    model: Model
+    pack: Pack
+    labels: tuple[str, ...]
+
+
+class Runtime:
+    """Predicts with one bundle and, at any moment, one pack. Use ``Runtime.open``; safe in many threads."""
+
+    def __init__(self, bundle: Bundle, sessions: SessionFactory) -> None:
+        self.bundle = bundle
+        self.sessions = sessions
+        self.backbones: dict[str, OnnxBackbone] = open_backbones(bundle, sessions)
+        self.preprocess = Preprocessor(bundle.manifest)
+        self._loaded: _Loaded | None = None
+        self._swap = threading.Lock()
+
+    @classmethod
+    def open(
+        cls,
+        bundle: Bundle | Path | str,
+        pack: Path | str | None = None,
+        provider: str = "auto",
+        threads: int | None = None,
+        *,
+        allow_fallback: bool = False,
+    ) -> Runtime:
+        """Open and verify a bundle and, if given, a pack.
+
+        Args:
+            bundle: folder of a bundle, or an opened one.
+            pack: folder of a pack; without one, call ``load_pack`` before predicting.
+            provider: ``auto``, ``cpu``, ``cuda`` or ``tensorrt``.
+            threads: for the backbones; ``None`` takes every core.
+            allow_fallback: accept another provider than the one asked for.
+
+        Raises:
+            BundleError: the bundle is missing or broken.
+            PackError: the pack is missing, broken, or made for another bundle.
+            ProviderError: another provider would run.
+        """
+        plan = ThreadPlan.for_machine(threads)
+        sessions = SessionFactory(plan, provider=provider, allow_fallback=allow_fallback)
+        plan.apply()
+        runtime = cls(bundle if isinstance(bundle, Bundle) else Bundle.open(bundle), sessions)
+        runtime.warm()
+        if pack is not None:
+            runtime.load_pack(pack)
+        return runtime
+
+    def __enter__(self) -> Runtime:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the model and the sessions; predicting afterwards is an ``InputError``."""
+        self._loaded = None
+        self.backbones = {}
+
+    def warm(self) -> None:
+        """Make the sessions that predicting needs, so that the first answer does not wait for them."""
+        for backbone in self.backbones.values():
+            for graph in backbone.graphs(training=False):
+                _ = graph.session
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Classes of the pack in use."""
+        return self._current().labels
+
+    @property
+    def pack(self) -> Pack:
+        """The pack in use."""
+        return self._current().pack
+
+    def load_pack(self, pack: Path | str) -> str:
+        """Verify a pack, build its model, then put it in charge at once; returns its digest.
+
+        Other threads go on predicting meanwhile; every answer comes from one pack, old or new.
+
+        Raises:
+            PackError: the pack is broken or made for another bundle; the one in use stays.
+        """
+        read = read_pack(pack, bundle_digest=self.bundle.digest)
+        loaded = _Loaded(model_from_pack(read, self.backbones), read, read.manifest.label_names)
+        with self._swap:
+            self._loaded = loaded
+        return read.digest
+
+    def predict(
+        self, audio: NDArray[Any] | None, frames: NDArray[Any] | None, *, sample_rate_hz: int = SAMPLE_RATE_HZ
+    ) -> Prediction:
+        """Classify one sample.
+
+        Args:
+            audio: float32 in [-1, 1] or int16, ``(samples,)`` or ``(channels, samples)``, or ``None``.
+            frames: uint8 RGB ``(H, W, 3)`` or ``(T, H, W, 3)``, or ``None``.
+            sample_rate_hz: of ``audio``.
+
+        Raises:
+            InputError: the arrays are not of that kind, or both are ``None``.
+        """
+        started = time.perf_counter()
+        item = self.preprocess(self.sample(audio, frames, sample_rate_hz=sample_rate_hz))
+        return self._answer([item], started)[0]
+
+    def predict_batch(self, samples: Sequence[Sample]) -> list[Prediction]:
+        """Classify several samples; those of one length share a pass, and none sees another's padding.
+
+        Raises:
+            InputError: a sample cannot be used; the message names its source.
+        """
+        started = time.perf_counter()
+        items = [self.preprocess(self._checked(sample)) for sample in samples]
+        groups: dict[str, list[int]] = {}
+        for number, item in enumerate(items):
+            groups.setdefault(str({name: tuple(one.values.shape) for name, one in item.items()}), []).append(number)
+        answers: dict[int, Prediction] = {}
+        for members in groups.values():
+            answers |= zip(members, self._answer([items[i] for i in members], started), strict=True)
+        return [answers[number] for number in range(len(items))]
+
+    def sample(
+        self, audio: NDArray[Any] | None, frames: NDArray[Any] | None, *, sample_rate_hz: int = SAMPLE_RATE_HZ
+    ) -> Sample:
+        """Checked and converted input (see ``predict``)."""
+        if audio is None and frames is None:
+            raise InputError("Expected sound, frames or both, but both are None; give at least one.")
+        spec = self.bundle.manifest.backbone(AUDIO).input if AUDIO in self.bundle.manifest.modalities else None
+        wave = None
+        if audio is not None and isinstance(spec, AudioInput):
+            wave = as_waveform(
+                audio, sample_rate_hz, min_duration_s=spec.min_duration_s, max_duration_s=spec.max_duration_s
+            )
+        pictures = None if frames is None or FRAMES not in self.bundle.manifest.modalities else as_frames(frames)
+        return Sample(wave, pictures)
+
+    def _checked(self, sample: Sample) -> Sample:
+        try:
+            return self.sample(sample.audio, sample.frames)
+        except InputError as error:
+            raise InputError(f"{sample.source or 'a sample'}: {error}") from error
+
+    def _current(self) -> _Loaded:
+        loaded = self._loaded
+        if loaded is None or not self.backbones:
+            raise InputError("Expected a pack in use, but none is loaded; call load_pack(path) or pass pack= to open.")
+        return loaded
+
+    def _answer(self, items: Sequence[Item], started: float) -> list[Prediction]:
+        loaded = self._current()
+        prepared = time.perf_counter()
+        with torch.inference_mode():
+            output = loaded.model(self._batch(loaded.model, items))
+            probabilities = output.logits.softmax(dim=-1).tolist()
+        ended = time.perf_counter()
+        latency = {
+            "preprocess": 1e3 * (prepared - started),
+            "encode": 1e3 * (ended - prepared),
+            "total": 1e3 * (ended - started),
+        }
+        load = expert_load(loaded.model, output)
+        return [
+            Prediction(
+                label=loaded.labels[max(range(len(row)), key=row.__getitem__)],
+                probabilities=dict(zip(loaded.labels, row, strict=True)),
+                expert_load=load[number],
+                latency_ms=latency,
+                pack_digest=loaded.pack.digest,
+            )
+            for number, row in enumerate(probabilities)
+        ]
+
+    @staticmethod
+    def _batch(model: Model, items: Sequence[Item]) -> Any:
+        inputs = collate(items)
+        encoder = model.encoder
+        if isinstance(encoder, LadderEncoder):
+            return encoder.extract(inputs)
+        assert isinstance(encoder, InlineEncoder)
+        return inputs
+
+
+def expert_load(model: Model, output: ModelOutput) -> list[Mapping[str, float]]:
+    """For each sample: expert id to its mean gate weight over the blocks; chosen experts only, sums to 1."""
+    loads: list[dict[str, float]] = [{} for _ in range(len(output.logits))]
+    share = 1.0 / len(model.blocks)
+    for block, gate in zip(model.blocks, output.gates, strict=True):
+        rows: Tensor = gate.weights * share
+        for load, indices, weights in zip(loads, gate.index.tolist(), rows.tolist(), strict=True):
+            load.update({block.bank.infos[i].id: weight for i, weight in zip(indices, weights, strict=True)})
+    return list(loads)

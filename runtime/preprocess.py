@@ -1,0 +1,84 @@
+"""Decoded samples to the tensors a bundle's stems take: pad sound, resize pictures. No model code here."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from mmcl_edge.adapters.inputs import Item, ItemInput
+from mmcl_edge.bundle import AudioInput, BundleManifest, FramesInput
+from mmcl_edge.errors import InputError
+from mmcl_edge.types import Sample
+
+
+class Preprocessor:
+    """Turns a ``Sample`` into an ``Item`` for the backbones of one bundle."""
+
+    def __init__(self, manifest: BundleManifest) -> None:
+        self.inputs = {entry.modality: entry.input for entry in manifest.backbones}
+
+    def __call__(self, sample: Sample) -> Item:
+        """Tensors by modality.
+
+        Raises:
+            InputError: the sample has nothing that the bundle takes, or the sound's length is out of range.
+        """
+        item: Item = {}
+        for modality, spec in self.inputs.items():
+            if isinstance(spec, AudioInput) and sample.audio is not None:
+                item[modality] = prepare_audio(sample.audio, spec)
+            elif isinstance(spec, FramesInput) and sample.frames is not None:
+                item[modality] = ItemInput(prepare_frames(sample.frames, spec))
+        if not item:
+            raise InputError(
+                f"Expected a sample with {' or '.join(self.inputs)}, but {sample.source or 'the input'} has neither; "
+                "give at least one modality that the bundle takes."
+            )
+        return item
+
+
+def prepare_audio(audio: NDArray[np.float32], spec: AudioInput) -> ItemInput:
+    """Waveform ``(samples,)`` to ``(1, padded)``, with silence at the end, and its token counts.
+
+    Raises:
+        InputError: shorter or longer than the bundle takes.
+    """
+    duration_s = len(audio) / spec.sample_rate_hz
+    if not spec.min_duration_s <= duration_s <= spec.max_duration_s:
+        raise InputError(
+            f"Expected sound of {spec.min_duration_s:g} to {spec.max_duration_s:g} s, but it lasts {duration_s:.3f} s; "
+            "cut it into windows (mmcl-edge predict does so with long files)."
+        )
+    length = spec.fixed_samples or _padded_length(len(audio), spec)
+    values = torch.zeros(1, length)
+    values[0, : len(audio)] = torch.from_numpy(np.ascontiguousarray(audio))[:length]
+    if spec.token_stride is None:
+        return ItemInput(values)
+    return ItemInput(values, tokens=math.ceil(len(audio) / spec.token_stride), total_tokens=length // spec.token_stride)
+
+
+def _padded_length(samples: int, spec: AudioInput) -> int:
+    multiple = round(spec.pad_multiple_s * spec.sample_rate_hz)
+    return math.ceil(samples / multiple) * multiple
+
+
+def prepare_frames(frames: NDArray[np.uint8], spec: FramesInput) -> Tensor:
+    """Pictures ``(T, H, W, 3)`` uint8 to ``(T, 3, height, width)`` in 0-255: antialiased resize, centre crop."""
+    pixels = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float()  # (T, 3, H, W)
+    target = _resized(pixels.shape[2], pixels.shape[3], spec)
+    if tuple(pixels.shape[2:]) != target:
+        pixels = functional.interpolate(pixels, size=target, mode=spec.interpolation, antialias=True).clamp_(0, 255)
+    top, left = (target[0] - spec.height) // 2, (target[1] - spec.width) // 2
+    return pixels[:, :, top : top + spec.height, left : left + spec.width].contiguous()
+
+
+def _resized(height: int, width: int, spec: FramesInput) -> tuple[int, int]:
+    if not spec.keep_aspect:
+        return spec.height, spec.width
+    factor = max(spec.height / height, spec.width / width) / spec.crop_fraction
+    return max(spec.height, round(height * factor)), max(spec.width, round(width * factor))

@@ -1,0 +1,124 @@
+"""ONNX Runtime sessions that share one memory arena and exchange tensors with torch without copies."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import torch
+from torch import Tensor
+from torch.utils.dlpack import from_dlpack
+
+from mmcl_edge.errors import BundleError
+from mmcl_edge.runtime.providers import candidates, check_available, verify
+from mmcl_edge.runtime.threads import ThreadPlan
+
+_LOG_ERRORS_ONLY = 3
+
+
+@cache
+def _register_shared_arena() -> None:
+    """One CPU arena for the whole process (registering it twice is an error of ONNX Runtime)."""
+    info = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    ort.create_and_register_allocator(info, ort.OrtArenaCfg({"arena_extend_strategy": 1}))
+
+
+class Graph:
+    """One ONNX file as a function of torch tensors; the session is made at the first call. Safe in many threads."""
+
+    def __init__(self, path: Path, factory: SessionFactory) -> None:
+        self.path = path
+        self._factory = factory
+        self._session: ort.InferenceSession | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def session(self) -> ort.InferenceSession:
+        """The session, made when first needed."""
+        if self._session is None:
+            with self._lock:
+                if self._session is None:
+                    self._session = self._factory.create(self.path)
+        return self._session
+
+    def __call__(self, inputs: Mapping[str, Tensor], outputs: Mapping[str, Sequence[int]]) -> list[Tensor]:
+        """Run into tensors made for the purpose.
+
+        Args:
+            inputs: name to float32 tensor.
+            outputs: name to the exact shape of what comes out.
+        """
+        binding, keep = self._bind(inputs)
+        results = []
+        for name, shape in outputs.items():
+            result = torch.empty(tuple(shape))
+            binding.bind_output(name, "cpu", 0, np.float32, result.shape, result.data_ptr())
+            results.append(result)
+        self.session.run_with_iobinding(binding)
+        del keep
+        return results
+
+    def run_any_shape(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> list[Tensor]:
+        """Run where shapes are not known before: ONNX Runtime allocates, torch takes over by DLPack."""
+        binding, keep = self._bind(inputs)
+        for name in outputs:
+            binding.bind_output(name, "cpu")
+        self.session.run_with_iobinding(binding)
+        del keep
+        return [from_dlpack(value) for value in binding.get_outputs()]
+
+    def _bind(self, inputs: Mapping[str, Tensor]) -> tuple[ort.IOBinding, list[Tensor]]:
+        binding = self.session.io_binding()
+        keep = []
+        for name, value in inputs.items():
+            dense = value.detach().contiguous()
+            keep.append(dense)
+            dtype = np.int64 if dense.dtype == torch.int64 else np.float32
+            binding.bind_input(name, "cpu", 0, dtype, dense.shape, dense.data_ptr())
+        return binding, keep
+
+
+class SessionFactory:
+    """Makes sessions of one provider and thread plan.
+
+    Attributes:
+        provider: the one really selected (ONNX Runtime's name), known after the first session.
+    """
+
+    def __init__(self, plan: ThreadPlan, *, provider: str = "auto", allow_fallback: bool = False) -> None:
+        check_available(provider, allow_fallback=allow_fallback)
+        self.plan = plan
+        self.provider: str | None = None
+        self._asked = provider
+        self._allow_fallback = allow_fallback
+
+    def create(self, path: Path) -> ort.InferenceSession:
+        """A session for one file.
+
+        Raises:
+            BundleError: ONNX Runtime cannot load the file.
+            ProviderError: another provider than the one asked for was selected.
+        """
+        _register_shared_arena()
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = self.plan.onnx
+        options.inter_op_num_threads = 1
+        options.log_severity_level = _LOG_ERRORS_ONLY
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.use_env_allocators", "1")
+        known = set(ort.get_available_providers())
+        names = [name for name in candidates(self._asked) if name in known]
+        try:
+            session = ort.InferenceSession(str(path), options, providers=names)
+        except (RuntimeError, ValueError, ort.capi.onnxruntime_pybind11_state.Fail) as error:
+            raise BundleError(f"ONNX Runtime cannot load {path} ({error}); export the bundle again.") from error
+        self.provider = verify(self._asked, session.get_providers(), allow_fallback=self._allow_fallback)
+        return session
+
+    def graph(self, path: Path) -> Graph:
+        """A lazily opened graph."""
+        return Graph(path, self)
