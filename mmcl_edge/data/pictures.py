@@ -16,6 +16,8 @@ from mmcl_edge.data.containers import broken
 
 MAX_PIXELS = 64_000_000
 """Largest picture that is decoded (192 MB as RGB)."""
+SHORT_SIDE_PX = 384
+"""Samples keep pictures no larger than this: above what backbones see, and a task fits in a device's memory."""
 
 _ORIENTATION_TAG = 0x0112
 _TURNS: dict[int, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {

@@ -19,7 +19,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mmcl_edge.data.media import MediaItem, kind_of, load_sample, pair_files
+from mmcl_edge.data.items import MediaItem, kind_of, pair_files
+from mmcl_edge.data.media import load_sample
 from mmcl_edge.data.split import split_holdout
 from mmcl_edge.errors import MediaError, TaskDataError
 from mmcl_edge.fileio import canonical_json, sha256_bytes, sha256_file

@@ -1,0 +1,81 @@
+"""Media files by kind, and grouped into the items that become samples."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Literal
+
+from mmcl_edge.errors import InputError
+
+Kind = Literal["audio", "picture", "video"]
+
+SUFFIXES: dict[str, Kind] = {
+    **dict.fromkeys((".wav", ".flac", ".ogg", ".mp3"), "audio"),
+    **dict.fromkeys((".jpg", ".jpeg", ".png", ".webp"), "picture"),
+    **dict.fromkeys((".mp4", ".mkv", ".webm"), "video"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class MediaItem:
+    """The files of one sample: a sound, a picture, both, or a video.
+
+    Attributes:
+        label: class name, or ``None`` when unknown.
+        stem: file name without its extension, in Unicode form NFC.
+        audio: sound file.
+        picture: picture file.
+        video: video file, which comes alone.
+    """
+
+    label: str | None
+    stem: str
+    audio: Path | None = None
+    picture: Path | None = None
+    video: Path | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that exist, sound before picture."""
+        return tuple(path for path in (self.audio, self.picture, self.video) if path is not None)
+
+    @property
+    def source(self) -> str:
+        """``stem.ext`` (or ``stem.ext+ext``) for messages and ``Sample.source``; no folders."""
+        return self.stem + "+".join(path.suffix.lower() for path in self.files).replace("+.", "+")
+
+
+def kind_of(path: Path) -> Kind | None:
+    """What a file's extension says it is, or ``None`` for one that is not read here."""
+    return SUFFIXES.get(path.suffix.lower())
+
+
+def pair_files(paths: Iterable[Path], *, label: str | None = None) -> tuple[MediaItem, ...]:
+    """Group files into items, sorted by stem: a sound and a picture of one stem and folder form one sample.
+
+    Videos come alone. Further sounds or pictures of the same stem (``a.wav``, ``a.flac``) pair up in name order.
+
+    Raises:
+        InputError: an extension that is not read here.
+    """
+    groups: dict[tuple[str, str], dict[Kind, list[Path]]] = {}
+    for path in sorted(paths, key=lambda path: unicodedata.normalize("NFC", str(path))):
+        key = (str(path.parent), unicodedata.normalize("NFC", path.stem))
+        groups.setdefault(key, {}).setdefault(_known_kind(path), []).append(path)
+    items = []
+    for (_, stem), kinds in sorted(groups.items()):
+        pairs = zip_longest(kinds.get("audio", ()), kinds.get("picture", ()))
+        items += [MediaItem(label, stem, audio=sound, picture=picture) for sound, picture in pairs]
+        items += [MediaItem(label, stem, video=video) for video in kinds.get("video", ())]
+    return tuple(items)
+
+
+def _known_kind(path: Path) -> Kind:
+    kind = kind_of(path)
+    if kind is None:
+        raise InputError(f"{path}: expected one of {' '.join(SUFFIXES)}, but its extension is {path.suffix!r}.")
+    return kind
