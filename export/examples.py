@@ -1,0 +1,50 @@
+"""Synthetic raw inputs that look like the real thing, for tracing and for parity: chirps and shaded pictures."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from mmcl_edge.bundle import AudioInput, FramesInput
+from mmcl_edge.types import SAMPLE_RATE_HZ
+
+BATCH_SIZES = (1, 2, 5)
+DURATIONS_S = (5.0, 2.0, 1.0)
+"""Clip lengths that go with ``BATCH_SIZES``, where the stem takes any length."""
+TRACE_BATCH, TRACE_DURATION_S = 3, 1.0
+
+
+def raw_input(spec: AudioInput | FramesInput, *, batch: int, duration_s: float, generator: torch.Generator) -> Tensor:
+    """Waveforms ``(B, samples)`` in [-1, 1], or pixels ``(B, 3, H, W)`` in 0-255."""
+    if isinstance(spec, AudioInput):
+        samples = spec.fixed_samples or round(duration_s * SAMPLE_RATE_HZ)
+        return sounds(batch, samples, generator)
+    return pictures(batch, spec.height, spec.width, generator)
+
+
+def parity_inputs(spec: AudioInput | FramesInput, generator: torch.Generator) -> list[Tensor]:
+    """One raw input per batch size; the longest clip goes with the smallest batch."""
+    return [
+        raw_input(spec, batch=batch, duration_s=duration_s, generator=generator)
+        for batch, duration_s in zip(BATCH_SIZES, DURATIONS_S, strict=True)
+    ]
+
+
+def sounds(batch: int, samples: int, generator: torch.Generator) -> Tensor:
+    """Rising tones with an envelope over soft noise: ``(B, samples)``."""
+    t = torch.arange(samples) / SAMPLE_RATE_HZ
+    start, rate = (torch.rand(2, batch, 1, generator=generator) + 0.2) * 1000.0  # Hz, Hz/s
+    tone = torch.sin(2 * math.pi * (start + rate * t / 2) * t) * (0.5 + 0.4 * torch.sin(2 * math.pi * 3 * t))
+    return (0.6 * tone + 0.02 * torch.randn(batch, samples, generator=generator)).clamp(-1, 1)
+
+
+def pictures(batch: int, height: int, width: int, generator: torch.Generator) -> Tensor:
+    """A gradient, a bright disc and sensor noise: ``(B, 3, H, W)``."""
+    y = torch.linspace(0, 1, height).view(-1, 1)
+    x = torch.linspace(0, 1, width).view(1, -1)
+    centre, colour = torch.rand(2, batch, 3, 1, 1, generator=generator)
+    disc = ((y - centre) ** 2 + (x - 1 + centre) ** 2 < 0.05).float()
+    shade = 160 * (colour * x + (1 - colour) * y) + 80 * disc
+    return (shade + 5 * torch.randn(batch, 3, height, width, generator=generator)).clamp(0, 255)

@@ -1,0 +1,118 @@
+"""torch modules to ONNX files that hold nothing but the computation.
+
+A file is the same on every export of the same weights with the same package versions: no doc strings,
+no metadata, no traces of source code, a fixed producer, deterministic bytes.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from mmcl_edge.bundle import FileEntry
+from mmcl_edge.export.vjp import DynamicAxes
+
+OPSET = 20
+_CHATTY = ("torch", "onnxscript", "onnx_ir", "torch.onnx", "torch.export", "torch.fx", "torch._dynamo")
+
+
+def write_onnx(
+    module: nn.Module,
+    inputs: Sequence[Tensor],
+    *,
+    folder: Path,
+    path: str,
+    input_names: Sequence[str],
+    output_names: Sequence[str],
+    axes: Sequence[DynamicAxes],
+    axis_steps: dict[str, int] | None = None,
+) -> FileEntry:
+    """Export ``module(*inputs)`` to ``folder/path``.
+
+    Args:
+        module: frozen.
+        inputs: examples; sizes of dynamic axes must be at least 2.
+        folder: the bundle being filled.
+        path: file name inside it.
+        input_names: of the graph, as ``bundle.py`` fixes them.
+        output_names: likewise.
+        axes: dynamic axes of each input.
+        axis_steps: axis name to what its size is always a multiple of.
+
+    Returns:
+        The manifest's entry for the file.
+    """
+    with quiet():
+        program = torch.export.export(module, tuple(inputs), dynamic_shapes=_dynamic(axes, axis_steps or {}))
+        exported = torch.onnx.export(
+            program,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=list(input_names),
+            output_names=list(output_names),
+            verbose=False,
+        )
+        assert exported is not None
+        model = clean(exported.model_proto, name=Path(path).name.removesuffix(".onnx"))
+        _name_axes(model, axes, axis_steps or {})
+    target = folder / path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(model.SerializeToString(deterministic=True))
+    return FileEntry.of(folder, path)
+
+
+def clean(model: onnx.ModelProto, *, name: str) -> onnx.ModelProto:
+    """Strip everything but the computation, in place, and check what is left."""
+    model.producer_name, model.producer_version, model.doc_string, model.domain = "mmcl-edge", "", "", ""
+    model.graph.name, model.graph.doc_string = name, ""
+    del model.metadata_props[:], model.graph.metadata_props[:], model.graph.value_info[:]
+    values = (*model.graph.input, *model.graph.output, *model.graph.initializer)
+    for item in (*values, *model.graph.node):
+        item.doc_string = ""
+        del item.metadata_props[:]
+    onnx.checker.check_model(model)
+    return model
+
+
+def _name_axes(model: onnx.ModelProto, axes: Sequence[DynamicAxes], steps: dict[str, int]) -> None:
+    """Give symbolic sizes their names ("batch", "tokens") in place of the tracer's numbered symbols."""
+    renamed: dict[str, str] = {}
+    for value, names in zip(model.graph.input, axes, strict=True):
+        for axis, name in names.items():
+            dim = value.type.tensor_type.shape.dim[axis]
+            renamed[dim.dim_param.removeprefix(f"{steps.get(name)}*")] = name
+    for value in (*model.graph.input, *model.graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.HasField("dim_param"):
+                dim.dim_param = re.sub(r"[A-Za-z_]\w*", lambda m: renamed.get(m[0], m[0]), dim.dim_param)
+
+
+def _dynamic(axes: Sequence[DynamicAxes], steps: dict[str, int]) -> tuple[dict[int, object], ...]:
+    dims: dict[str, object] = {}
+    for name in sorted({name for each in axes for name in each.values()}):
+        dim = torch.export.Dim(name, min=1, max=1500 if name == "tokens" else 4096)
+        dims[name] = steps[name] * dim if name in steps else dim
+    return tuple({axis: dims[name] for axis, name in each.items()} for each in axes)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the exporters' warnings and log lines from the user; errors still come as exceptions."""
+    levels = {name: logging.getLogger(name).level for name in _CHATTY}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in _CHATTY:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for name, level in levels.items():
+                logging.getLogger(name).setLevel(level)

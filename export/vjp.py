@@ -1,0 +1,162 @@
+"""The vector-Jacobian product of a segment as one graph of core operations.
+
+``autograd.grad(segment(x), x, g)`` is traced with symbolic batch (and token) sizes. Every backward formula is
+decomposed into operations that ONNX has; the input gradient of a convolution becomes a convolution again, and
+whatever depends on weights alone is computed here, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch._decomp import core_aten_decompositions
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
+
+aten = torch.ops.aten
+DynamicAxes = dict[int, str]
+"""Axis to name of the axes that vary, for example ``{0: "batch", 1: "tokens"}``."""
+
+
+def trace_joint(segment: nn.Module, x: Tensor, axes: DynamicAxes) -> fx.GraphModule:
+    """Graph ``(x, g) -> (y, gx)`` with ``y = segment(x)`` and ``gx = g^T dy/dx``.
+
+    Args:
+        segment: frozen, without fused attention.
+        x: an example of its input; only its shape counts.
+        axes: axes of ``x`` that vary.
+    """
+    with torch.no_grad():
+        g = torch.zeros_like(segment(x))
+
+    def joint(x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+        x = x.detach().requires_grad_(True)
+        with torch.enable_grad():
+            y = segment(x)
+        (gx,) = torch.autograd.grad(y, x, g)
+        return y.detach(), gx
+
+    graph = make_fx(joint, decomposition_table=_decompositions(), tracing_mode="real")(*_symbolic((x, g), axes))
+    _drop_detach(graph)
+    fold_constants(graph)
+    return graph
+
+
+def only_outputs(joint: fx.GraphModule, keep: Sequence[int]) -> fx.GraphModule:
+    """A copy of ``joint`` that returns the chosen outputs and computes nothing else."""
+    graph = fx.Graph()
+    values: dict[fx.Node, fx.Node] = {}
+    outputs = graph.graph_copy(joint.graph, values)
+    assert isinstance(outputs, tuple | list)
+    chosen = tuple(outputs[i] for i in keep)
+    graph.output(chosen[0] if len(chosen) == 1 else chosen)
+    graph.eliminate_dead_code()
+    return fx.GraphModule(joint, graph)
+
+
+def _symbolic(tensors: Sequence[Tensor], axes: DynamicAxes) -> list[Tensor]:
+    """Fake tensors in which only ``axes`` are symbolic; equal sizes of one axis share their symbol."""
+    shapes = ShapeEnv()
+    mode = FakeTensorMode(shape_env=shapes, allow_non_fake_inputs=True)
+    return [
+        mode.from_tensor(
+            tensor,
+            symbolic_context=StatelessSymbolicContext(
+                dynamic_sizes=[DimDynamic.DUCK if i in axes else DimDynamic.STATIC for i in range(tensor.dim())]
+            ),
+        )
+        for tensor in tensors
+    ]
+
+
+def _decompositions() -> dict[Any, Callable[..., Any]]:
+    table: dict[Any, Callable[..., Any]] = dict(core_aten_decompositions())
+    table[aten.convolution_backward.default] = convolution_backward
+    return table
+
+
+def convolution_backward(
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias_sizes: Sequence[int] | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool,
+    output_padding: Sequence[int],
+    groups: int,
+    mask: Sequence[bool],
+) -> tuple[Tensor | None, None, None]:
+    """Gradient of a convolution's input; weights are frozen and get none.
+
+    With stride 1 it is a plain convolution with mirrored weights (which runtimes do fast),
+    otherwise a transposed convolution.
+    """
+    if not mask[0]:
+        return None, None, None
+    if transposed:
+        raise NotImplementedError("the input gradient of a transposed convolution is not needed by any known backbone")
+    reach = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
+    mirrored_padding = [r - p for r, p in zip(reach, padding, strict=True)]
+    if all(s == 1 for s in stride) and min(mirrored_padding) >= 0:
+        mirrored = _mirror(weight, groups)
+        return (
+            aten.convolution(grad, mirrored, None, stride, mirrored_padding, dilation, False, [0, 0], groups),
+            None,
+            None,
+        )
+    extra = [
+        n - ((m - 1) * s - 2 * p + r + 1)
+        for n, m, s, p, r in zip(x.shape[2:], grad.shape[2:], stride, padding, reach, strict=True)
+    ]
+    return aten.convolution(grad, weight, None, stride, padding, dilation, True, extra, groups), None, None
+
+
+def _mirror(weight: Tensor, groups: int) -> Tensor:
+    """``(out, in/g, kh, kw)`` to the kernel of the input gradient ``(in, out/g, kh, kw)``, taps reversed."""
+    out, inner, *taps = weight.shape
+    grouped = weight.reshape(groups, out // groups, inner, *taps).transpose(1, 2)
+    return grouped.reshape(groups * inner, out // groups, *taps).flip(list(range(2, weight.dim())))
+
+
+def _drop_detach(module: fx.GraphModule) -> None:
+    for node in list(module.graph.nodes):
+        if node.target in (aten.detach.default, aten.alias.default):
+            node.replace_all_uses_with(node.args[0])
+            module.graph.erase_node(node)
+    module.graph.eliminate_dead_code()
+
+
+def fold_constants(module: fx.GraphModule) -> None:
+    """Replace every operation whose tensors are all weights by its value, in place."""
+    for node in list(module.graph.nodes):
+        inputs = node.all_input_nodes
+        if node.op == "call_function" and inputs and all(n.op == "get_attr" for n in inputs):
+            _replace_by_value(module, node)
+    module.graph.eliminate_dead_code()
+    module.delete_all_unused_submodules()
+    module.recompile()
+
+
+def _replace_by_value(module: fx.GraphModule, node: fx.Node) -> None:
+    args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: _attribute(module, str(n.target)))
+    value = node.target(*args, **kwargs)
+    if not isinstance(value, Tensor):
+        return
+    name = f"_folded_{node.name}"
+    module.register_buffer(name, value.detach().clone())
+    with module.graph.inserting_before(node):
+        node.replace_all_uses_with(module.graph.get_attr(name))
+    module.graph.erase_node(node)
+
+
+def _attribute(module: nn.Module, path: str) -> Any:
+    value: Any = module
+    for part in path.split("."):
+        value = getattr(value, part)
+    return value
