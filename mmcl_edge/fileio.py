@@ -28,6 +28,8 @@ STAGING_PREFIX = ".staging-"
 _STORAGE_ADVICE = {
     errno.ENOSPC: "no space is left on the device; free some and run the same command again",
     errno.EDQUOT: "the disk quota is used up; free some and run the same command again",
+    errno.EFBIG: "the file is larger than the file system or a limit (ulimit -f) allows; choose another folder",
+    errno.EIO: "the device reports an input/output error; check the disk before anything else is lost",
     errno.EROFS: "the file system is read-only; choose a writable folder (MMCL_EDGE_HOME or --out)",
     errno.EACCES: "permission was denied; choose a folder you may write to (MMCL_EDGE_HOME or --out)",
     errno.EPERM: "the operation is not permitted; choose a folder you may write to (MMCL_EDGE_HOME or --out)",
@@ -89,7 +91,7 @@ def read_json(path: Path, max_bytes: int = 4 << 20) -> Any:
     data = read_bounded(path, max_bytes)
     try:
         return json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise IntegrityError(f"{path} should be JSON, but it does not parse ({error}); make it again.") from error
 
 
@@ -178,7 +180,11 @@ def _take_place(staging: Path, target: Path) -> None:
     if target.exists():
         aside = Path(tempfile.mkdtemp(dir=target.parent, prefix=STAGING_PREFIX))
         os.replace(target, aside / "old")
-        os.replace(staging, target)
+        try:
+            os.replace(staging, target)
+        except BaseException:
+            os.replace(aside / "old", target)
+            raise
         shutil.rmtree(aside, ignore_errors=True)
     else:
         os.replace(staging, target)

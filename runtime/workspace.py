@@ -231,14 +231,14 @@ class Workspace:
             f"{len(found)} of {len(self.list_packs())} packs; see 'mmcl-edge pack list'."
         )
 
-    def install_pack(self, path: Path | str) -> str:
+    def install_pack(self, path: Path | str, *, expected_digest: str | None = None) -> str:
         """Verify the pack in folder ``path`` and copy it here; returns its digest. It is not put in use.
 
         Raises:
-            PackError: it is broken, or made for another bundle than the installed one.
+            PackError: it is broken, not the expected one, or made for another bundle than the installed one.
             StorageError: no space, read-only, no permission.
         """
-        source = read_pack(path, bundle_digest=self.bundle_digest())
+        source = read_pack(path, expected_digest=expected_digest, bundle_digest=self.bundle_digest())
         with self.lock():
             bring_pack(source, self.packs_path / source.digest)
         return source.digest

@@ -1,7 +1,8 @@
 """The tensors file: checked as bytes, before any library parses it.
 
 Layout of safetensors: 8 bytes header length (little endian), a JSON header
-``{name: {"dtype", "shape", "data_offsets"}}``, then the raw values. The check needs numpy alone.
+``{name: {"dtype", "shape", "data_offsets"}}``, then the raw values. Packs carry no ``__metadata__``: free text belongs
+in the manifest. The check needs numpy alone.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ def check_tensors(data: bytes) -> dict[str, TensorEntry]:
         PackError: a rule fails; the message names the tensor.
     """  # noqa: D415
     header, values = _split(data)
-    entries = {name: _entry(name, raw) for name, raw in _parse(header).items() if name != "__metadata__"}
+    entries = {name: _entry(name, raw) for name, raw in _parse(header).items()}
     _check_layout(entries, len(values))
     for name, entry in entries.items():
         _check_values(name, entry, values)
