@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import av
 from av.container import InputContainer
@@ -32,6 +33,11 @@ _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     *((0, bytes((0xFF, second)), "mp3") for second in (0xE2, 0xE3, 0xF2, 0xF3, 0xFA, 0xFB)),
 )
 """Offset and bytes that mark a format, and FFmpeg's name for it."""
+MAX_PIXELS = 64_000_000
+"""Largest picture that is decoded (192 MB as RGB)."""
+PIXEL_LIMIT = {"max_pixels": str(MAX_PIXELS)}
+"""FFmpeg's codec option that refuses larger pictures before it decodes them."""
+
 _ADVICE = "replace it with a whole one or remove it"
 
 
@@ -63,28 +69,35 @@ def decoding_errors(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def open_media(path: Path) -> Iterator[InputContainer]:
+def open_media(path: Path, *, picture: bool = False) -> Iterator[InputContainer]:
     """An open container; errors inside the block become ``MediaError``.
+
+    Args:
+        path: the file.
+        picture: expect a still picture (one stream, of at most ``MAX_PIXELS``); otherwise a sound or video.
 
     Raises:
         MediaError: the file is missing, empty, corrupt, or of no format that is read here.
     """
     check_file(path)
+    format_name = _format_of(path, picture=picture)
+    limit: Any = [PIXEL_LIMIT] if picture else None  # while FFmpeg probes, which decodes pictures
     with (
         decoding_errors(path),
         path.open("rb") as file,
-        av.open(file, "r", format=_format_of(path), metadata_errors="replace") as container,
+        av.open(file, "r", format=format_name, metadata_errors="replace", stream_options=limit) as container,
     ):
         yield container
 
 
-def _format_of(path: Path) -> str:
-    with path.open("rb") as file:
+def _format_of(path: Path, *, picture: bool) -> str:
+    with decoding_errors(path), path.open("rb") as file:
         head = file.read(16)
     for offset, mark, name in _SIGNATURES:
-        if head[offset : offset + len(mark)] == mark:
+        if name.endswith("_pipe") is picture and head[offset : offset + len(mark)] == mark:
             return name
-    raise broken(path, f"expected a media file, but it begins with {head[:8]!r}, which is none that is read here")
+    kind = "picture (JPEG, PNG or WebP)" if picture else "sound or video (WAV, FLAC, Ogg, MP3, MP4, MKV or WebM)"
+    raise broken(path, f"expected a {kind}, but it begins with {head[:8]!r}, which marks none of them")
 
 
 def declared_duration_s(container: InputContainer) -> float | None:

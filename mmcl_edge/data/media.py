@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mmcl_edge.data import videos
 from mmcl_edge.data.arrays import MIN_DURATION_S
-from mmcl_edge.data.containers import broken, check_file, open_media
+from mmcl_edge.data.containers import PIXEL_LIMIT, broken, check_file, open_media
 from mmcl_edge.data.items import SUFFIXES, Kind, MediaItem, kind_of, pair_files
 from mmcl_edge.data.pictures import SHORT_SIDE_PX, check_pixels, exif_orientation, to_rgb, turn_upright
 from mmcl_edge.data.sounds import check_length, collect, pieces_of
@@ -86,7 +86,7 @@ def load_picture(path: Path, *, short_side_px: int | None = None) -> NDArray[np.
     """
     check_file(path)
     if path.stat().st_size > MAX_PICTURE_BYTES:
-        raise broken(path, f"expected a picture of at most {MAX_PICTURE_BYTES >> 20} MiB")
+        raise broken(path, f"expected a picture file of at most {MAX_PICTURE_BYTES >> 20} MiB, but it is larger")
     picture = to_rgb(_first_frame(path), short_side_px=short_side_px)
     with path.open("rb") as file:
         orientation = exif_orientation(file.read(1 << 17))
@@ -94,12 +94,10 @@ def load_picture(path: Path, *, short_side_px: int | None = None) -> NDArray[np.
 
 
 def _first_frame(path: Path) -> av.VideoFrame:
-    with open_media(path) as container:
-        if not container.streams.video:
-            raise broken(path, "expected a picture, but there is none in it")
+    with open_media(path, picture=True) as container:
         stream = container.streams.video[0]
         check_pixels(path, width=stream.width, height=stream.height)
-        stream.codec_context.options = {"err_detect": "explode"}
+        stream.codec_context.options = {"err_detect": "explode", **PIXEL_LIMIT}
         for frame in container.decode(stream):
             return frame
     raise broken(path, "expected a picture, but none could be decoded")

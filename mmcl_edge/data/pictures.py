@@ -12,10 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmcl_edge.data.arrays import MAX_SIDE_PX, MIN_SIDE_PX
-from mmcl_edge.data.containers import broken
+from mmcl_edge.data.containers import MAX_PIXELS, broken
 
-MAX_PIXELS = 64_000_000
-"""Largest picture that is decoded (192 MB as RGB)."""
 SHORT_SIDE_PX = 384
 """Samples keep pictures no larger than this: above what backbones see, and a task fits in a device's memory."""
 
@@ -40,11 +38,11 @@ def check_pixels(path: Path, *, width: int, height: int) -> None:
         MediaError: a side is outside 8 to 8,192 px, or there are more than 64 million pixels.
     """
     sides = sorted((width, height))
+    found = f"it has {width} x {height}" if sides[0] else "it has more, or its header is broken"
     if sides[0] < MIN_SIDE_PX or sides[1] > MAX_SIDE_PX or width * height > MAX_PIXELS:
         raise broken(
             path,
-            f"expected sides of {MIN_SIDE_PX} to {MAX_SIDE_PX:,} px and at most {MAX_PIXELS:,} pixels, "
-            f"but it has {width} x {height}",
+            f"expected sides of {MIN_SIDE_PX} to {MAX_SIDE_PX:,} px and at most {MAX_PIXELS:,} pixels, but {found}",
         )
 
 

@@ -30,12 +30,13 @@ WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
 EXPERIENCES: dict[str, tuple[int, ...]] = {"digits_0_3": (0, 1, 2, 3), "digits_4_6": (4, 5, 6), "digits_7_9": (7, 8, 9)}
 """Task name to its digits, in the order they are learned."""
 TEST_FOLDER = "test"
-SIDE_PX = 64
+SIDE_PX, DRAWN_PX = 64, 48
 
 ACCENTS = ("en", "en-us", "en-gb-scotland", "en-029", "en-gb-x-rp", "en-us-nyc")
 SPEAKERS = {"train": ("f1", "f2", "f5", "m1", "m2", "m3", "m7"), TEST_FOLDER: ("f3", "f4", "m4", "m8")}
 """espeak-ng's voice variants; no speaker is in both parts."""
-_MAX_PER_CLASS = 110
+PICTURES_PER_CLASS = 174
+"""Handwritten pictures of the rarest digit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ def write_spoken_digits(
 
     Args:
         folder: where; it must not exist yet.
-        samples_per_class: training pairs of each digit, 1 to 110.
+        samples_per_class: training pairs of each digit; with the test pairs, 174 at most.
         seed: of the choice of pictures and voices; the same seed writes the same bytes.
         test_samples_per_class: test pairs of each digit; ``None`` takes half as many, at least 4.
         progress: called with (pairs written, pairs in all).
@@ -76,8 +77,7 @@ def write_spoken_digits(
         StorageError: the folder exists or cannot be written.
     """
     test_count = max(samples_per_class // 2, 4) if test_samples_per_class is None else test_samples_per_class
-    _check_count(samples_per_class)
-    _check_count(test_count)
+    _check_counts(samples_per_class, test_count)
     plans = list(_plans(samples_per_class, test_count, seed))
     with atomic_folder(folder) as staging:
         for number, plan in enumerate(plans, start=1):
@@ -87,9 +87,12 @@ def write_spoken_digits(
     return folder
 
 
-def _check_count(count: int) -> None:
-    if not 1 <= count <= _MAX_PER_CLASS:
-        raise InputError(f"Expected 1 to {_MAX_PER_CLASS} samples of each class, but {count} were asked for.")
+def _check_counts(train_count: int, test_count: int) -> None:
+    if min(train_count, test_count) < 1 or train_count + test_count > PICTURES_PER_CLASS:
+        raise InputError(
+            f"Expected at least 1 training and 1 test sample of each class, {PICTURES_PER_CLASS} together at most "
+            f"(there are no more pictures), but {train_count} and {test_count} were asked for."
+        )
 
 
 def _plans(train_count: int, test_count: int, seed: int) -> Iterator[_Plan]:
@@ -98,13 +101,20 @@ def _plans(train_count: int, test_count: int, seed: int) -> Iterator[_Plan]:
         for digit in digits:
             order = np.random.default_rng([seed, digit]).permutation(len(pictures[digit]))
             train, test = order[:train_count], order[train_count : train_count + test_count]
-            for part, chosen, place in (("train", train, task), (TEST_FOLDER, test, f"{TEST_FOLDER}/{task}")):
-                generator = np.random.default_rng([seed, digit, len(part)])
-                for number, index in enumerate(chosen):
-                    voice = _draw_voice(generator, SPEAKERS[part])
-                    gain = float(generator.uniform(0.4, 0.9))
-                    where = f"{place}/{WORDS[digit]}"
-                    yield _Plan(where, f"{WORDS[digit]}_{number:03d}", digit, pictures[digit][index], voice, gain)
+            yield from _part(task, digit, pictures[digit][train], SPEAKERS["train"], [seed, digit, 0])
+            yield from _part(
+                f"{TEST_FOLDER}/{task}", digit, pictures[digit][test], SPEAKERS[TEST_FOLDER], [seed, digit, 1]
+            )
+
+
+def _part(
+    place: str, digit: int, pictures: NDArray[np.uint8], speakers: tuple[str, ...], seeds: list[int]
+) -> Iterator[_Plan]:
+    generator = np.random.default_rng(seeds)
+    for number, picture in enumerate(pictures):
+        voice = _draw_voice(generator, speakers)
+        stem = f"{WORDS[digit]}_{number:03d}"
+        yield _Plan(f"{place}/{WORDS[digit]}", stem, digit, picture, voice, gain=float(generator.uniform(0.4, 0.9)))
 
 
 def _draw_voice(generator: np.random.Generator, speakers: tuple[str, ...]) -> Voice:
@@ -114,15 +124,19 @@ def _draw_voice(generator: np.random.Generator, speakers: tuple[str, ...]) -> Vo
 
 
 def _handwriting() -> list[NDArray[np.uint8]]:
-    """For each digit its pictures ``(count, 64, 64, 3)`` uint8: bright strokes on black, enlarged bicubically."""
+    """For each digit its pictures ``(count, 64, 64, 3)`` uint8: bright strokes on black, enlarged bicubically.
+
+    A black margin of 8 px keeps the strokes inside the centre that frame stems crop to.
+    """
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise MissingExtraError(f"Handwritten samples need scikit-learn, but it is missing; {INSTALL_HINT}.") from error
     data = load_digits()
     small = torch.from_numpy(data.images).float()[:, None] * (255 / 16)  # (1797, 1, 8, 8)
-    large = torch.nn.functional.interpolate(small, size=(SIDE_PX, SIDE_PX), mode="bicubic", align_corners=False)
-    pixels = large.clamp(0, 255).round().to(torch.uint8)[:, 0, :, :, None].expand(-1, -1, -1, 3).numpy()
+    large = torch.nn.functional.interpolate(small, size=(DRAWN_PX, DRAWN_PX), mode="bicubic", align_corners=False)
+    framed = torch.nn.functional.pad(large.clamp(0, 255), [(SIDE_PX - DRAWN_PX) // 2] * 4)
+    pixels = framed.round().to(torch.uint8)[:, 0, :, :, None].expand(-1, -1, -1, 3).numpy()
     return [np.ascontiguousarray(pixels[data.target == digit]) for digit in range(len(WORDS))]
 
 

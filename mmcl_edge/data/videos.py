@@ -11,7 +11,7 @@ import numpy as np
 from av.container import InputContainer
 from numpy.typing import NDArray
 
-from mmcl_edge.data.containers import broken, check_complete, declared_duration_s, open_media, start_time_s
+from mmcl_edge.data.containers import PIXEL_LIMIT, broken, check_complete, declared_duration_s, open_media, start_time_s
 from mmcl_edge.data.pictures import check_pixels, to_rgb, turn_by
 from mmcl_edge.data.sounds import SoundPipe, Track
 
@@ -64,6 +64,7 @@ def _picture_track(path: Path, container: InputContainer) -> av.VideoStream:
         raise broken(path, "expected a video, but it has no picture track")
     stream = container.streams.video[0]
     check_pixels(path, width=stream.width, height=stream.height)
+    stream.codec_context.options = PIXEL_LIMIT
     return stream
 
 
