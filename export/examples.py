@@ -35,7 +35,7 @@ def parity_inputs(spec: AudioInput | FramesInput, generator: torch.Generator) ->
 def sounds(batch: int, samples: int, generator: torch.Generator) -> Tensor:
     """Rising tones with an envelope over soft noise: ``(B, samples)``."""
     t = torch.arange(samples) / SAMPLE_RATE_HZ
-    start, rate = (torch.rand(2, batch, 1, generator=generator) + 0.2) * 1000.0  # Hz, Hz/s
+    start, rate = (1000.0 * (torch.rand(2, batch, 1, generator=generator) + 0.2)).unbind(0)  # Hz, Hz/s
     tone = torch.sin(2 * math.pi * (start + rate * t / 2) * t) * (0.5 + 0.4 * torch.sin(2 * math.pi * 3 * t))
     return (0.6 * tone + 0.02 * torch.randn(batch, samples, generator=generator)).clamp(-1, 1)
 
@@ -44,7 +44,7 @@ def pictures(batch: int, height: int, width: int, generator: torch.Generator) ->
     """A gradient, a bright disc and sensor noise: ``(B, 3, H, W)``."""
     y = torch.linspace(0, 1, height).view(-1, 1)
     x = torch.linspace(0, 1, width).view(1, -1)
-    centre, colour = torch.rand(2, batch, 3, 1, 1, generator=generator)
+    centre, colour = torch.rand(2, batch, 3, 1, 1, generator=generator).unbind(0)
     disc = ((y - centre) ** 2 + (x - 1 + centre) ** 2 < 0.05).float()
-    shade = 160 * (colour * x + (1 - colour) * y) + 80 * disc
+    shade: Tensor = 160 * (colour * x + (1 - colour) * y) + 80 * disc
     return (shade + 5 * torch.randn(batch, 3, height, width, generator=generator)).clamp(0, 255)

@@ -1,26 +1,34 @@
-"""From what a user names to a loaded backbone."""
+"""From what a user names to loaded backbones."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from mmcl_edge.errors import ExportError
+from mmcl_edge.export.defaults import default_audio, default_frames
 from mmcl_edge.export.source import SourceBackbone
+from mmcl_edge.export.timm_models import load_timm
+from mmcl_edge.types import AUDIO, FRAMES
+
+DEFAULT, NONE = "default", "none"
+_DEFAULTS: dict[str, Callable[[], SourceBackbone]] = {AUDIO: default_audio, FRAMES: default_frames}
 
 
-def load_sources(
-    *, audio: str = "default", frames: str = "default", untrained: bool = False
-) -> tuple[SourceBackbone, ...]:
+def load_sources(*, audio: str = DEFAULT, frames: str = DEFAULT, untrained: bool = False) -> tuple[SourceBackbone, ...]:
     """The backbones named, sound first; ``none`` leaves a modality out.
 
     Raises:
         ExportError: nothing is left, or a name cannot be served.
+        MissingExtraError: the package of a default's weights is not installed.
     """
-    from mmcl_edge.export.defaults import default_audio, default_frames
-
-    found = []
-    if audio != "none":
-        found.append(default_audio())
-    if frames != "none":
-        found.append(default_frames())
-    if not found:
+    named = {AUDIO: audio, FRAMES: frames}
+    chosen = tuple(_load(modality, name, untrained) for modality, name in named.items() if name != NONE)
+    if not chosen:
         raise ExportError("Expected at least one backbone, but both --audio and --frames are 'none'; name one.")
-    return tuple(found)
+    return chosen
+
+
+def _load(modality: str, name: str, untrained: bool) -> SourceBackbone:
+    if name == DEFAULT:
+        return _DEFAULTS[modality]()
+    return load_timm(modality, name, untrained=untrained)

@@ -8,7 +8,7 @@ whatever depends on weights alone is computed here, once.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -76,6 +76,8 @@ def _symbolic(tensors: Sequence[Tensor], axes: DynamicAxes) -> list[Tensor]:
 def _decompositions() -> dict[Any, Callable[..., Any]]:
     table: dict[Any, Callable[..., Any]] = dict(core_aten_decompositions())
     table[aten.convolution_backward.default] = convolution_backward
+    table[aten.slice_backward.default] = slice_backward
+    table[aten.select_backward.default] = select_backward
     return table
 
 
@@ -117,6 +119,22 @@ def convolution_backward(
     return aten.convolution(grad, weight, None, stride, padding, dilation, True, extra, groups), None, None
 
 
+def slice_backward(grad: Tensor, sizes: Sequence[int], dim: int, start: int, end: int, step: int) -> Tensor:
+    """Gradient of ``x[start:end]`` along ``dim``: zeros on both sides (torch's own needs known sizes)."""
+    if step != 1:
+        raise NotImplementedError("the gradient of a slice with steps is not needed by any known backbone")
+    before = start if start >= 0 else start + sizes[dim]
+    pads = [0, 0] * (grad.dim() - 1 - dim % grad.dim()) + [before, sizes[dim] - before - grad.shape[dim]]
+    padded: Tensor = aten.constant_pad_nd(grad, pads)
+    return padded
+
+
+def select_backward(grad: Tensor, sizes: Sequence[int], dim: int, index: int) -> Tensor:
+    """Gradient of ``x[index]`` along ``dim``: zeros elsewhere."""
+    index = index % sizes[dim]
+    return slice_backward(grad.unsqueeze(dim), sizes, dim % len(sizes), index, index + 1, 1)
+
+
 def _mirror(weight: Tensor, groups: int) -> Tensor:
     """``(out, in/g, kh, kw)`` to the kernel of the input gradient ``(in, out/g, kh, kw)``, taps reversed."""
     out, inner, *taps = weight.shape
@@ -145,7 +163,7 @@ def fold_constants(module: fx.GraphModule) -> None:
 
 def _replace_by_value(module: fx.GraphModule, node: fx.Node) -> None:
     args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: _attribute(module, str(n.target)))
-    value = node.target(*args, **kwargs)
+    value = cast(Callable[..., Any], node.target)(*args, **kwargs)
     if not isinstance(value, Tensor):
         return
     name = f"_folded_{node.name}"

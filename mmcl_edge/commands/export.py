@@ -1,0 +1,140 @@
+"""``mmcl-edge export``: make a bundle on a workstation."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from mmcl_edge.commands.console import emit, json_option, progress, table
+from mmcl_edge.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from mmcl_edge.bundle import BackboneEntry, Bundle
+
+_NAMES = "default, none, a timm name, hf_hub:ID, local-dir:PATH or NAME@CHECKPOINT"
+
+
+@click.command()
+@click.option("--audio", default="default", show_default=True, metavar="NAME", help=f"Sound backbone: {_NAMES}.")
+@click.option("--frames", default="default", show_default=True, metavar="NAME", help="Picture backbone, likewise.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="The bundle's folder.  [default: bundle/ in the workspace]",
+)
+@click.option(
+    "--blocks", type=int, metavar="B", help="Segments per backbone.  [default: layers of the shallowest backbone]"
+)
+@click.option(
+    "--vjp",
+    type=click.Choice(["recompute", "save"]),
+    default="recompute",
+    show_default=True,
+    help="Gradients compute the forward pass again (less memory), or use activations it saved (less work).",
+)
+@click.option("--untrained", is_flag=True, help="Random weights for timm names; the bundle says so.")
+@click.option("--force", is_flag=True, help="Replace a bundle that stands there.")
+@json_option
+def command(
+    audio: str,
+    frames: str,
+    out: Path | None,
+    blocks: int | None,
+    vjp: Literal["recompute", "save"],
+    untrained: bool,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Cut two backbones into ONNX segments with their gradients, check each against torch, write a bundle.
+
+    \b
+    Examples:
+      mmcl-edge export --out ./bundle
+      mmcl-edge export --frames mobilenetv3_small_100 --vjp save --out ./bundle
+      mmcl-edge export --audio hf_hub:gaunernst/vit_base_patch16_1024_128.audiomae_as2m --blocks 4 --out ./bundle
+      mmcl-edge export --audio none --frames vit_tiny_patch16_224@weights.safetensors --out ./bundle
+    """  # noqa: D301
+    target = out if out is not None else _default_folder()
+    started = time.monotonic()
+    try:
+        from mmcl_edge.export.exporter import export_bundle
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f"Exporting needs the package {error.name}, which is not installed; run: pip install 'mmcl-edge[export]'"
+        ) from error
+    with progress("Exporting", quiet=as_json) as report:
+        bundle = export_bundle(
+            target,
+            audio=audio,
+            frames=frames,
+            blocks=blocks,
+            vjp=vjp,
+            untrained=untrained,
+            progress=report,
+            force=force,
+        )
+    emit(_result(bundle, time.monotonic() - started), as_json, _human)
+
+
+def _default_folder() -> Path:
+    from mmcl_edge.runtime.workspace import home
+
+    return home() / "bundle"
+
+
+def _result(bundle: Bundle, duration_s: float) -> dict[str, Any]:
+    manifest = bundle.manifest
+    return {
+        "path": str(bundle.path),
+        "digest": bundle.digest,
+        "blocks": manifest.blocks,
+        "vjp": manifest.vjp_mode,
+        "trained": manifest.trained,
+        "duration_s": round(duration_s, 1),
+        "size_bytes": sum(file.size_bytes for entry in manifest.backbones for file in entry.files()),
+        "backbones": [_row(entry) for entry in manifest.backbones],
+    }
+
+
+def _row(entry: BackboneEntry) -> dict[str, Any]:
+    parities = [entry.stem_parity, *(segment.parity for segment in (*entry.segments, entry.output))]
+    return {
+        "modality": entry.modality,
+        "name": entry.name,
+        "source": entry.origin.source,
+        "licence": entry.origin.licence,
+        "trained": entry.origin.trained,
+        "forward_error": max(parity.forward for parity in parities),
+        "vjp_error": max(parity.vjp or 0.0 for parity in parities),
+        "front_end_error": entry.front_end_parity,
+        "size_bytes": sum(file.size_bytes for file in entry.files()),
+    }
+
+
+def _human(result: Mapping[str, Any]) -> str:
+    header = ("backbone", "weights from", "licence", "largest error", "of gradients", "MB")
+    rows = [
+        (
+            f"{row['modality']}: {row['name']}",
+            row["source"],
+            row["licence"],
+            f"{row['forward_error']:.1e}",
+            f"{row['vjp_error']:.1e}",
+            f"{row['size_bytes'] / 1e6:.1f}",
+        )
+        for row in result["backbones"]
+    ]
+    lines = [
+        f"Bundle {result['digest'][:16]} in {result['path']} ({result['blocks']} blocks, {result['vjp']}, "
+        f"{result['duration_s']:.0f} s)",
+        "",
+        table(header, rows),
+    ]
+    if not result["trained"]:
+        lines += ["", "Warning: some weights are random (--untrained); predictions will mean nothing."]
+    return "\n".join(lines)
