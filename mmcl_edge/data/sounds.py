@@ -163,7 +163,8 @@ def _states_length(path: Path) -> bool:
         head = file.read(10)
         if head[:3] == b"ID3":
             file.seek(10 + sum(byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True)))
-        return any(mark in head + file.read(512) for mark in (b"Xing", b"Info", b"VBRI"))
+        first_frame = head + file.read(512)
+    return any(mark in first_frame for mark in (b"Xing", b"Info", b"VBRI"))
 
 
 def _check_riff(path: Path) -> None:

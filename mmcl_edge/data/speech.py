@@ -131,18 +131,21 @@ def _library() -> tuple[ctypes.CDLL, Path]:
             f"Spoken samples need the speech library espeak-ng, but it is not installed; {INSTALL_HINT}."
         ) from error
     try:
-        path, data_path = espeakng_loader.get_library_path(), Path(espeakng_loader.get_data_path())
-        library = _typed(ctypes.CDLL(path))
+        data_path = Path(espeakng_loader.get_data_path())
+        _check_length(data_path)
+        return _typed(ctypes.CDLL(espeakng_loader.get_library_path())), data_path
     except (OSError, RuntimeError, AttributeError) as error:
         raise InputError(
             f"espeak-ng is installed, but it does not load ({error}); install it again: {INSTALL_HINT}."
         ) from error
+
+
+def _check_length(data_path: Path) -> None:
     if len(bytes(data_path)) > _LONGEST_PATH:
         raise InputError(
             f"espeak-ng takes data paths of at most {_LONGEST_PATH} bytes, but {data_path} has "
             f"{len(bytes(data_path))}; install the project in a folder with a shorter path."
         )
-    return library, data_path
 
 
 def _typed(library: ctypes.CDLL) -> ctypes.CDLL:
