@@ -78,12 +78,16 @@ def write_picture(path: Path, picture: np.ndarray | None = None, *, layout: str 
     return path
 
 
-def write_video(path: Path, *, sound: bool = True, duration_s: float = 2.0) -> Path:
-    """A video whose frame at time ``t`` is grey of the level ``12 * 10 t`` (modulo 240), with a tone."""
+def write_video(path: Path, *, sound: bool = True, duration_s: float = 2.0, seekable: bool = True) -> Path:
+    """A video whose frame at time ``t`` is grey of the level ``12 * 10 t`` (modulo 240), with a tone.
+
+    Where it is not ``seekable``, the muxer cannot go back and state the length in the header.
+    """
     picture_codec, sound_codec = VIDEO_CODECS[path.suffix]
     need_encoder(picture_codec)
     need_encoder(sound_codec)
-    with av.open(path, "w") as container:
+    target = path if seekable else _Pipe(path)
+    with av.open(target, "w", format={".mkv": "matroska"}.get(path.suffix, path.suffix[1:])) as container:
         video = container.add_stream(picture_codec, rate=FRAME_RATE_HZ)
         video.width, video.height, video.pix_fmt = 96, 64, "yuv420p"
         audio = container.add_stream(sound_codec, rate=48_000, layout="mono") if sound else None
@@ -109,6 +113,16 @@ def with_orientation(jpeg: bytes, orientation: int, *, little: bool = False) -> 
     tiff = mark + struct.pack(order + "IHHHIHHI", 8, 1, 0x0112, 3, 1, orientation, 0, 0)
     block = b"Exif\0\0" + tiff
     return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + jpeg[2:]
+
+
+class _Pipe:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        path.write_bytes(b"")
+
+    def write(self, data: bytes) -> int:
+        with self._path.open("ab") as file:
+            return file.write(data)
 
 
 def _sound_frame(samples: np.ndarray, rate_hz: int) -> av.AudioFrame:

@@ -303,3 +303,10 @@ def test_an_mp3_without_a_length_header_is_read(tmp_path):
     start = min(place for mark in (b"\xff\xfb", b"\xff\xf3") if (place := data.find(mark)) >= 0)
     path.write_bytes(data[start:].replace(b"Xing", b"\0\0\0\0").replace(b"Info", b"\0\0\0\0"))
     assert len(load_audio(path)) == pytest.approx(32_000, abs=3_000)
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".webm"])
+def test_a_video_that_does_not_state_its_length_is_read(tmp_path, suffix):
+    sample = load_video(write_video(tmp_path / f"v{suffix}", seekable=False), max_frames=4)
+    np.testing.assert_allclose(sample.frames.mean(axis=(1, 2, 3)), [24, 84, 144, 204], atol=16)
+    assert len(sample.audio) == pytest.approx(32_000, abs=1_600)
