@@ -121,3 +121,18 @@ class MethodConfig(FrozenModel):
     loss: LossConfig = LossConfig()
     replay: ReplayConfig = ReplayConfig()
     train: TrainConfig = TrainConfig()
+
+
+class AdaptConfig(FrozenModel):
+    """How the adapt engine treats a task's data and judges the result. Not part of the model."""
+
+    seed: int = Field(0, ge=0, description="Of everything random.")
+    max_frames: int = Field(4, ge=1, description="Frames taken from a video, evenly spaced.")
+    clip_s: float = Field(5.0, gt=0, description="Longer sounds are cut to their loudest window of this length.")
+    min_samples: int = Field(2, ge=2, description="Samples each class must have: one to learn from, one to check with.")
+    holdout_fraction: float = Field(0.2, gt=0, lt=1, description="Share of each class kept aside to measure accuracy.")
+    holdout_per_class: int = Field(8, ge=1, description="Held-out samples kept of each class for later experiences.")
+    tolerance: float = Field(
+        0.1, ge=0, le=1, description="Accuracy on old classes that a new pack may lose before it is refused."
+    )
+    max_minutes: float | None = Field(None, gt=0, description="Stop after the epoch that exceeds this time.")

@@ -127,7 +127,10 @@ class Runtime:
             PackError: the pack is broken or made for another bundle; the one in use stays.
         """
         read = read_pack(pack, bundle_digest=self.bundle.digest)
-        loaded = _Loaded(model_from_pack(read, self.backbones), read, read.manifest.label_names)
+        model = model_from_pack(read, self.backbones)
+        for block in model.blocks:
+            block.bank.fix()
+        loaded = _Loaded(model, read, read.manifest.label_names)
         with self._swap:
             self._loaded = loaded
         return read.digest

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mmcl_edge.adapters.experts import ExpertBank
-from mmcl_edge.adapters.features import masked_mean
+from mmcl_edge.adapters.presence import Presence
 from mmcl_edge.adapters.router import Gate, Router
 
 Attention = Literal["latents", "tokens", "none"]
@@ -57,28 +57,21 @@ class CrossModalityAdapter(nn.Module):
         self.register_buffer("usage", torch.zeros(0))
 
     def forward(
-        self, tokens: Mapping[str, Tensor], masks: Mapping[str, Tensor], generator: torch.Generator | None = None
+        self, tokens: Mapping[str, Tensor], presence: Presence, generator: torch.Generator | None = None
     ) -> AdapterOutput:
-        """Deltas for the present modalities.
+        """Deltas for the modalities of the batch.
 
         Args:
             tokens: modality to block input ``(B, N_m, D_m)``.
-            masks: modality to valid positions ``(B, N_m)`` bool; a row without ``True`` = modality absent.
+            presence: who is there, with a mask for each of ``tokens``.
             generator: given in training; draws router noise and turns usage counting on.
         """
-        present = {name: masks[name].any(dim=1) for name in tokens}
-        pooled = {name: masked_mean(tokens[name], masks[name]) for name in tokens}
-        gate = self.router(pooled, self._presence(present), generator)
+        gate = self.router({m: presence.mean(m, x) for m, x in tokens.items()}, presence.matrix, generator)
         if generator is not None:
             self.usage.add_((gate.dense.detach() > 0).sum(dim=0))
-        low = {name: self._down(name, tokens[name], gate.index) for name in tokens}
-        deltas = {name: self._up(name, self._mix(name, low, masks, present, gate.index), gate) for name in tokens}
+        low = {name: self._down(name, x, gate.index) for name, x in tokens.items()}
+        deltas = {name: self._up(name, self._mix(name, low, presence, gate.index), gate) for name in low}
         return AdapterOutput(deltas, gate)
-
-    def _presence(self, present: Mapping[str, Tensor]) -> Tensor:
-        some = next(iter(present.values()))
-        columns = [present.get(name, torch.zeros_like(some)) for name in self.modalities]
-        return torch.stack(columns, dim=1).float()  # (B, M)
 
     def _down(self, name: str, tokens: Tensor, index: Tensor) -> Tensor:
         weight = self.bank.gather(name, "down", index)  # (B, K, R, D)
@@ -92,31 +85,22 @@ class CrossModalityAdapter(nn.Module):
         scaled = functional.gelu(low) * (self.scale * gate.weights)[:, :, None, None]  # (B, K, N, R)
         return torch.bmm(scaled.transpose(1, 2).flatten(2), weight)  # (B, N, D')
 
-    def _mix(
-        self,
-        name: str,
-        low: Mapping[str, Tensor],
-        masks: Mapping[str, Tensor],
-        present: Mapping[str, Tensor],
-        index: Tensor,
-    ) -> Tensor:
+    def _mix(self, name: str, low: Mapping[str, Tensor], presence: Presence, index: Tensor) -> Tensor:
         others = [other for other in low if other != name]
         if self.attention == "none" or not others:
             return low[name]
-        count = torch.stack([present[other] for other in others]).sum(dim=0).clamp_min(1)  # (B,)
         total = low[name]
         for other in others:
-            weight = (present[other] / count)[:, None, None, None]
-            total = total + weight * self._read(name, low[name], low[other], masks[other], index)
+            bias = presence.attention_bias(other, low[other].shape[2])
+            total = total + presence.share(other, others) * self._read(name, low[name], low[other], bias, index)
         return total
 
-    def _read(self, name: str, own: Tensor, other: Tensor, mask: Tensor, index: Tensor) -> Tensor:
-        """What ``own`` ``(B, K, N, R)`` reads from ``other`` ``(B, K, N', R)`` under ``mask`` ``(B, N')``."""
-        usable = (mask | ~mask.any(dim=1, keepdim=True))[:, None, None, :]  # an all-false row would give NaN
+    def _read(self, name: str, own: Tensor, other: Tensor, bias: Tensor | None, index: Tensor) -> Tensor:
+        """What ``own`` ``(B, K, N, R)`` reads from ``other`` ``(B, K, N', R)`` under ``bias`` ``(B, 1, 1, N')``."""
         if self.attention == "tokens":
-            return functional.scaled_dot_product_attention(own, other, other, attn_mask=usable)
+            return functional.scaled_dot_product_attention(own, other, other, attn_mask=bias)
         latents = self.bank.gather(name, "latents", index)  # (B, K, L, R)
-        latents = latents + functional.scaled_dot_product_attention(latents, other, other, attn_mask=usable)
+        latents = latents + functional.scaled_dot_product_attention(latents, other, other, attn_mask=bias)
         return functional.scaled_dot_product_attention(own, latents, latents)
 
     def grow(self, count: int, generator: torch.Generator, *, zero_gate: bool) -> None:

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmcl_edge.adapters.features import fold, grid_of, masked_mean, pool, resample_tokens, to_tokens
+from mmcl_edge.adapters.features import add_delta, grid_of, masked_mean, pool, resample_tokens, to_tokens
 from mmcl_edge.adapters.inputs import Inputs, Item, ModalityInput, collate
+from mmcl_edge.adapters.presence import Presence
 from mmcl_edge.adapters.router import Gate
 from mmcl_edge.types import Backbone
 
@@ -108,41 +109,32 @@ class InlineEncoder(nn.Module):
 
     def forward(self, batch: Inputs, generator: torch.Generator | None = None) -> Encoding:
         """Encode a batch of inputs."""
+        presence = Presence(tuple(self.backbones), self.presence(batch))
         state = {name: self.backbones[name].stem(one.values) for name, one in batch.items()}
         gates = []
         for block, adapter in enumerate(self.adapters):
-            state, gate = self._block(block, adapter, state, batch, generator)
+            tokens = {name: self._tokens(name, block, x, batch[name], presence) for name, x in state.items()}
+            deltas, gate = adapter(tokens, presence, generator)
             gates.append(gate)
-        pooled = {name: self._pool(name, x, batch[name]) for name, x in state.items()}
-        return Encoding(pooled, self.presence(batch), tuple(gates))
+            state = {name: self._advance(name, block, x, deltas[name], batch[name]) for name, x in state.items()}
+        pooled = {name: pool_output(self.backbones[name], x, batch[name]) for name, x in state.items()}
+        return Encoding(pooled, presence.by_name, tuple(gates))
 
-    def _block(
-        self,
-        block: int,
-        adapter: nn.Module,
-        state: Mapping[str, Tensor],
-        batch: Inputs,
-        generator: torch.Generator | None,
-    ) -> tuple[dict[str, Tensor], Gate]:
-        tokens = {
-            name: _normalise(to_tokens(x, batch[name].views, grid=self.grids[name][block]), self.input_norm)
-            for name, x in state.items()
-        }
-        masks = {name: batch[name].mask(x.shape[1] // batch[name].views) for name, x in tokens.items()}
-        deltas, gate = adapter(tokens, masks, generator)
-        after = {name: self.backbones[name].segment(block, x) for name, x in state.items()}
-        return {name: x + self._fold(name, block, deltas[name], batch[name]) for name, x in after.items()}, gate
+    def _tokens(self, name: str, block: int, x: Tensor, one: ModalityInput, presence: Presence) -> Tensor:
+        """What the adapter of a block reads: ``(B, T*N, D)``, normalised, its mask known to ``presence``."""
+        tokens = to_tokens(x, one.views, grid=self.grids[name][block])
+        if not presence.has_mask(name, tokens.shape[1]):
+            presence.add_mask(name, one.mask(tokens.shape[1] // one.views))
+        return _normalise(tokens, self.input_norm)
 
-    def _fold(self, name: str, block: int, delta: Tensor, one: ModalityInput) -> Tensor:
-        spec = self.backbones[name].features[block + 1]
-        return fold(delta, one.views, spec=spec, grid=self.grids[name][block])
-
-    def _pool(self, name: str, x: Tensor, one: ModalityInput) -> Tensor:
-        return pool_output(self.backbones[name], self.backbones[name].output(x), one)
+    def _advance(self, name: str, block: int, x: Tensor, delta: Tensor, one: ModalityInput) -> Tensor:
+        after = self.backbones[name].segment(block, x)
+        return add_delta(after, delta, grid=self.grids[name][block])
 
 
 def pool_output(backbone: Backbone, x: Tensor, one: ModalityInput) -> Tensor:
-    """A backbone's output features of all views to one vector a sample ``(B, D)``."""
+    """Features after the last block, of all views, to one output vector a sample ``(B, D)``."""
+    x = backbone.output(x)
     tokens = to_tokens(x, one.views, grid=(x.shape[2], x.shape[3]) if x.ndim == 4 else None)
     return pool(tokens, one.mask(tokens.shape[1] // one.views), spec=backbone.pool, views=one.views)
 
@@ -211,10 +203,7 @@ class LadderEncoder(nn.Module):
         for block in range(len(self.adapters)):
             blocks.append({name: self._summarise(x, inputs[name]) for name, x in state.items()})
             state = {name: self.backbones[name].segment(block, x) for name, x in state.items()}
-        output = {
-            name: pool_output(self.backbones[name], self.backbones[name].output(x), inputs[name])
-            for name, x in state.items()
-        }
+        output = {name: pool_output(self.backbones[name], x, inputs[name]) for name, x in state.items()}
         return LadderFeatures(tuple(blocks), output, {name: one.present for name, one in inputs.items()})
 
     def _summarise(self, x: Tensor, one: ModalityInput) -> Tensor:
@@ -230,11 +219,13 @@ class LadderEncoder(nn.Module):
     def forward(self, batch: LadderFeatures, generator: torch.Generator | None = None) -> Encoding:
         """Encode a batch of frozen features."""
         side = {name: x.new_zeros(*x.shape[:2], self.dim) for name, x in batch.blocks[0].items()}
-        masks = {name: here[:, None].expand(-1, self.tokens) for name, here in batch.present.items()}
+        presence = Presence(tuple(self.backbones), batch.present)
+        for name, here in batch.present.items():
+            presence.add_mask(name, here[:, None].expand(-1, self.tokens))
         gates = []
         for adapter, features in zip(self.adapters, batch.blocks, strict=True):
             tokens = {m: torch.cat([_normalise(x, True), side[m]], dim=-1) for m, x in features.items()}
-            deltas, gate = adapter(tokens, masks, generator)
+            deltas, gate = adapter(tokens, presence, generator)
             side = {name: side[name] + deltas[name] for name in side}
             gates.append(gate)
         pooled = {name: torch.cat([x, side[name].mean(dim=1)], dim=-1) for name, x in batch.output.items()}

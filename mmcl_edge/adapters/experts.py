@@ -107,7 +107,7 @@ class ExpertBank(nn.Module):
     def gather(self, modality: str, part: str, index: Tensor) -> Tensor:
         """Weights of the chosen experts: index ``(B, K)`` to ``(B, K, ...)``."""
         values = self.stack_of(modality).stack(part)
-        return values.index_select(0, index.flatten()).unflatten(0, tuple(index.shape))
+        return values.index_select(0, index.flatten()).view(*index.shape, *values.shape[1:])
 
     def append(self, count: int, generator: torch.Generator) -> None:
         """Add ``count`` fresh trainable experts at the end."""
@@ -153,6 +153,11 @@ class ExpertBank(nn.Module):
                 for part in stack.shapes
             }
             stack.put(values, self.frozen)
+
+    def fix(self) -> None:
+        """Move every expert among the buffers, for a model that will only predict: stacks need no joining."""
+        for stack in map(self.stack_of, self.stacks):
+            stack.put(stack.all(), len(self))
 
     def _digest(self, position: int) -> str:
         digest = hashlib.sha256()

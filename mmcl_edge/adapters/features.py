@@ -43,21 +43,33 @@ def pool_map(x: Tensor, grid: tuple[int, int]) -> Tensor:
     return functional.adaptive_avg_pool2d(x, grid)
 
 
-def fold(delta: Tensor, views: int, *, spec: FeatureSpec, grid: tuple[int, int] | None) -> Tensor:
-    """A token delta ``(B, T*N, D)`` in the layout of features of ``spec``: the inverse of ``to_tokens``.
+def add_delta(x: Tensor, delta: Tensor, *, grid: tuple[int, int] | None) -> Tensor:
+    """Features plus a token delta, the inverse of ``to_tokens``.
 
-    Maps are enlarged from the token grid by nearest neighbour.
+    Args:
+        x: ``(B*T, N, D)`` tokens or ``(B*T, D, H, W)`` map, fresh from a segment; overwritten where no gradient
+            is to flow into it.
+        delta: ``(B, T*N, D)``; for maps N is the number of grid cells, and every pixel of a cell gets its delta.
+        grid: for maps, rows and columns of tokens.
+
+    Returns:
+        The shape of ``x``.
     """
-    delta = delta.reshape(delta.shape[0] * views, -1, delta.shape[-1])  # (B*T, N, D)
-    if spec.kind == "tokens":
-        return delta
+    if x.ndim == 3:
+        return _plus(x, delta.reshape(x.shape))
     assert grid is not None
-    assert spec.height is not None
-    assert spec.width is not None
-    small = delta.transpose(1, 2).unflatten(2, grid)  # (B*T, D, *grid)
-    if grid == (spec.height, spec.width):
-        return small
-    return functional.interpolate(small, size=(spec.height, spec.width), mode="nearest")
+    rows, columns = grid
+    batch, dim, height, width = x.shape
+    small = delta.reshape(batch, rows * columns, dim).transpose(1, 2).reshape(batch, dim, rows, columns)
+    if height % rows or width % columns:
+        return _plus(x, functional.interpolate(small, size=(height, width), mode="nearest"))
+    wide = small.repeat_interleave(width // columns, dim=3)  # whole rows: the addition's inner loop stays long
+    strips = x.view(batch, dim, rows, height // rows, width)
+    return _plus(strips, wide[:, :, :, None]).view(x.shape)
+
+
+def _plus(x: Tensor, delta: Tensor) -> Tensor:
+    return x + delta if x.requires_grad else x.add_(delta)
 
 
 def masked_mean(tokens: Tensor, mask: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,8 @@ from torch.nn import functional
 INIT_STD = 0.02
 
 
-class Gate(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Gate:
     """The router's decision.
 
     ``weights`` ``(B, K)`` sums to 1 over K; ``index`` ``(B, K)`` says which experts; ``dense`` ``(B, E)`` is the
@@ -45,7 +46,8 @@ class Router(nn.Module):
         """Decide for a batch.
 
         Args:
-            pooled: modality to mean input tokens ``(B, D_m)``; absent modalities may be left out.
+            pooled: modality to mean input tokens ``(B, D_m)``, zero for samples without it; a modality that
+                no sample has may be left out.
             present: ``(B, M)`` float, 1 where a sample has the modality.
             generator: draws the exploration noise in training; ``None`` means no noise.
         """
@@ -58,12 +60,12 @@ class Router(nn.Module):
 
     def _input(self, pooled: Mapping[str, Tensor], present: Tensor) -> Tensor:
         parts = []
-        for column, name in enumerate(self.modalities):
+        for name in self.modalities:
             value = pooled.get(name)
             if value is None:
                 parts.append(present.new_zeros(len(present), self.dims[name]))
             else:
-                parts.append(value * present[:, column : column + 1])
+                parts.append(value)
         return torch.cat([*parts, present], dim=1)
 
     def append(self, count: int, generator: torch.Generator | None = None) -> None:

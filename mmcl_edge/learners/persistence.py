@@ -14,7 +14,7 @@ from mmcl_edge.types import Backbone
 
 
 def model_from_pack(pack: Pack, backbones: Mapping[str, Backbone]) -> Model:
-    """The model of a pack on the bundle's backbones, in evaluation mode.
+    """The model of a pack on the bundle's backbones, ready to learn on or to predict.
 
     Raises:
         PackError: its tensors do not fit its configuration or the backbones.
@@ -29,7 +29,7 @@ def model_from_pack(pack: Pack, backbones: Mapping[str, Backbone]) -> Model:
             )
         experts[expert.block].append(ExpertInfo(expert.id, expert.frozen, expert.owner))
     load_tensors(model, pack.tensors(), experts)
-    return model.eval()
+    return model
 
 
 def contents_of(

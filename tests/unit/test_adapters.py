@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from mmcl_edge.adapters.adapter import CrossModalityAdapter
-from mmcl_edge.adapters.encoder import InlineEncoder
+from mmcl_edge.adapters.encoder import InlineEncoder, pool_output
 from mmcl_edge.adapters.features import resample_tokens
 from mmcl_edge.adapters.inputs import ItemInput, collate
 from mmcl_edge.adapters.model import build_model, load_tensors, model_tensors
+from mmcl_edge.adapters.presence import Presence
 from mmcl_edge.config import AdapterConfig, HeadConfig
 from mmcl_edge.errors import PackError
 from tests.fakes import backbones
@@ -77,6 +78,15 @@ def tokens(batch: int = 4):
     return values, masks
 
 
+def batch_of(masks=None):
+    values, full = tokens()
+    masks = masks or full
+    presence = Presence(tuple(values), {name: mask.any(dim=1) for name, mask in masks.items()})
+    for name, mask in masks.items():
+        presence.add_mask(name, mask)
+    return values, presence
+
+
 @pytest.mark.parametrize("attention", ATTENTION)
 def test_a_new_adapter_changes_nothing_in_the_backbones(attention):
     model = model_of(attention=attention)
@@ -87,7 +97,7 @@ def test_a_new_adapter_changes_nothing_in_the_backbones(attention):
     for block in range(3):
         state = {name: plain.backbones[name].segment(block, x) for name, x in state.items()}
     for name, x in state.items():
-        assert torch.equal(encoding.pooled[name], plain._pool(name, x, some[name]))
+        assert torch.equal(encoding.pooled[name], pool_output(plain.backbones[name], x, some[name]))
 
 
 def test_an_awake_adapter_does_change_them():
@@ -102,7 +112,7 @@ def test_the_adapter_follows_its_equation(attention):
     block = adapter(attention)
     values, masks = tokens()
     masks["audio"][1, 6:] = False
-    out = block(values, masks)
+    out = block(*batch_of(masks))
     for m, other in (("audio", "frames"), ("frames", "audio")):
         for i in range(4):
             expected = torch.zeros(out.deltas[m].shape[1:])
@@ -122,7 +132,7 @@ def test_the_adapter_follows_its_equation(attention):
 
 
 def test_gate_weights_sum_to_one_over_exactly_k_experts():
-    gate = adapter(noise=1.0)(*tokens(), generator(2)).gate
+    gate = adapter(noise=1.0)(*batch_of(), generator(2)).gate
     torch.testing.assert_close(gate.weights.sum(dim=1), torch.ones(4))
     assert ((gate.dense > 0).sum(dim=1) == 2).all()
     torch.testing.assert_close(gate.dense.sum(dim=1), torch.ones(4))
@@ -130,22 +140,22 @@ def test_gate_weights_sum_to_one_over_exactly_k_experts():
 
 def test_gate_is_softmax_then_top_k_then_renormalised():
     block = adapter()
-    values, masks = tokens()
+    values, _ = tokens()
     pooled = torch.cat([values["audio"].mean(1), values["frames"].mean(1), torch.ones(4, 2)], dim=1)
     p = (pooled @ block.router.weight.T).softmax(dim=1)
     top, index = p.topk(2)
-    gate = block(values, masks).gate
+    gate = block(*batch_of()).gate
     assert torch.equal(gate.index, index)
     torch.testing.assert_close(gate.weights, top / top.sum(dim=1, keepdim=True))
 
 
 def test_permuting_experts_with_their_gate_rows_changes_nothing():
     block = adapter()
-    before = block(*tokens())
+    before = block(*batch_of())
     order = [2, 0, 3, 1]
     block.bank.load([block.bank.infos[i] for i in order], [block.bank.tensors(i) for i in order])
     block.router.reorder(order)
-    after = block(*tokens())
+    after = block(*batch_of())
     for name, delta in before.deltas.items():
         torch.testing.assert_close(after.deltas[name], delta)
 
@@ -153,13 +163,13 @@ def test_permuting_experts_with_their_gate_rows_changes_nothing():
 def test_freezing_moves_the_most_used_experts_to_the_front_and_changes_nothing():
     block = adapter()
     block.usage = torch.tensor([1.0, 5.0, 0.0, 7.0])
-    before = block(*tokens())
+    before = block(*batch_of())
     expected = [block.bank.tensors(i) for i in (1, 3)]
     block.freeze_used("task")
     assert [(info.frozen, info.owner) for info in block.bank.infos] == [(True, "task")] * 2 + [(False, None)] * 2
     for position, values in enumerate(expected):
         assert all(torch.equal(values[k], v) for k, v in block.bank.tensors(position).items())
-    for name, delta in block(*tokens()).deltas.items():
+    for name, delta in block(*batch_of()).deltas.items():
         torch.testing.assert_close(delta, before.deltas[name])
 
 
@@ -170,7 +180,7 @@ def test_frozen_experts_are_not_parameters_and_stay_bit_identical():
     frozen = [block.bank.tensors(i) for i in range(2)]
     optimizer = torch.optim.AdamW(block.parameters(), lr=0.1, weight_decay=0.1)
     for step in range(5):
-        out = block(*tokens(), generator(step))
+        out = block(*batch_of(), generator(step))
         optimizer.zero_grad()
         sum(delta.square().sum() for delta in out.deltas.values()).backward()
         optimizer.step()
@@ -192,9 +202,9 @@ def test_frozen_ids_are_content_addresses():
 
 def test_usage_counts_assignments_in_training_only():
     block = adapter()
-    block(*tokens())
+    block(*batch_of())
     assert block.usage.sum() == 0
-    block(*tokens(), generator())
+    block(*batch_of(), generator())
     assert block.usage.sum() == 4 * 2
 
 

@@ -1,0 +1,1 @@
+"""Scenarios, metrics and reports: how learners are measured."""

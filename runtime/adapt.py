@@ -1,0 +1,299 @@
+"""Adapt: learn a task folder on the device, and keep the result only if the old classes stand.
+
+Rules, in this order; whatever refuses, the pack in use stays in use and nothing of the workspace changes:
+
+1. The workspace is locked; a second adapt is refused.
+2. The task is read and decoded; corrupt files are skipped and counted; each class must have enough samples.
+   A part of each class is held out. Sounds are cut to their loudest window.
+3. The run's id follows from everything that decides its result (task, configuration, seed, bundle, pack in use,
+   threads), so the same command finds its own unfinished run, and its own finished one.
+4. The model of the pack in use (or a new one) learns epoch by epoch; after each, a checkpoint replaces the last one.
+   A process killed in between loses at most one epoch, and ends with the same bits as one that was not.
+5. Accuracy on held-out samples of old and new classes is measured before and after. If old classes lost more
+   than the tolerance, the run is recorded as refused and the old pack stays.
+6. Otherwise: the pack is written, then its exemplars, then the run's record, and last the link ``current`` moves.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from mmcl_edge.adapters.model import build_model
+from mmcl_edge.config import AdaptConfig, MethodConfig
+from mmcl_edge.data.split import split_holdout
+from mmcl_edge.data.streams import Experience
+from mmcl_edge.data.task_folder import TaskFolder, decode_task, read_task
+from mmcl_edge.errors import InputError
+from mmcl_edge.fileio import canonical_json, sha256_bytes
+from mmcl_edge.learners.experience_run import ExperienceRun
+from mmcl_edge.learners.mmcl import MmclLearner
+from mmcl_edge.learners.persistence import contents_of, model_from_pack
+from mmcl_edge.learners.protocol import OnProgress
+from mmcl_edge.learners.randomness import generator_for
+from mmcl_edge.packs import Pack, PackContents, read_pack, write_pack
+from mmcl_edge.replay.buffer import ReplayBuffer
+from mmcl_edge.runtime.engine import Runtime
+from mmcl_edge.runtime.replay_store import Exemplars, ReplayStore, limited
+from mmcl_edge.runtime.run_record import AdaptReport, RunRecord
+from mmcl_edge.runtime.workspace import Workspace
+from mmcl_edge.types import SAMPLE_RATE_HZ, Sample
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class AdaptRequest:
+    """What to learn and how.
+
+    Attributes:
+        name: the task's name.
+        data: its folder; ``None`` is the workspace's ``tasks/<name>``.
+        method: the method's configuration; adapters and head must be those of the pack in use, if there is one.
+        adapt: treatment of the data, and the acceptance rule.
+        provider: execution provider of the backbones.
+        threads: of the backbones; ``None`` takes every core.
+    """
+
+    name: str
+    data: Path | None = None
+    method: MethodConfig = field(default_factory=MethodConfig)
+    adapt: AdaptConfig = field(default_factory=AdaptConfig)
+    provider: str = "auto"
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class AdaptEvents:
+    """Callbacks of a run, for progress: the stage that begins, the step done, the epoch done."""
+
+    on_stage: Callable[[str], None] = lambda stage: None
+    on_progress: OnProgress = lambda progress: None
+    on_epoch: Callable[[int, Mapping[str, float]], None] = lambda epoch, losses: None
+
+
+def adapt(workspace: Workspace, request: AdaptRequest, events: AdaptEvents | None = None) -> AdaptReport:
+    """Learn a task (the rules stand in the module docstring).
+
+    Raises:
+        LockedError: another process works in the workspace.
+        TaskDataError: the task's data cannot be learned from.
+        BundleError: the bundle is missing or broken.
+        PackError: the pack in use is broken.
+        InputError: the request does not fit the pack in use.
+        StorageError: a file cannot be written.
+    """
+    with workspace.lock():
+        return _Adaptation(workspace, request, events or AdaptEvents()).run()
+
+
+class _Adaptation:
+    """One run of ``adapt``, its steps in the order of the rules."""
+
+    def __init__(self, workspace: Workspace, request: AdaptRequest, events: AdaptEvents) -> None:
+        self.workspace = workspace
+        self.request = request
+        self.events = events
+        self.started = time.monotonic()
+        self.store = ReplayStore(workspace.replay_path)
+        self.runtime = Runtime.open(workspace.bundle_path, provider=request.provider, threads=request.threads)
+        current = workspace.current_pack()
+        self.parent = None if current is None else read_pack(current, bundle_digest=self.runtime.bundle.digest)
+
+    def run(self) -> AdaptReport:
+        task = self._read_task()
+        run_id = self._run_id(task)
+        finished = self._finished(task)
+        if finished is not None:
+            return finished
+        record = RunRecord(self.workspace.run_folder(run_id))
+        self.events.on_stage("decode")
+        samples, skipped = decode_task(task, max_frames=self.request.adapt.max_frames)
+        samples = [clipped(sample, self.request.adapt.clip_s) for sample in samples]
+        train, holdout = split_holdout(
+            samples, fraction=self.request.adapt.holdout_fraction, seed=self.request.adapt.seed
+        )
+        old = self.store.read(None if self.parent is None else self.parent.digest)
+        learner = self._learner(old)
+        before = _accuracies(learner, old.holdout, holdout)
+        run, resumed = self._train(learner, Experience(task.name, train, holdout, task.classes), record)
+        self.events.on_stage("evaluate")
+        after = _accuracies(learner, old.holdout, holdout)
+        report = AdaptReport(
+            run_id=run_id,
+            task=task.name,
+            task_digest=task.digest,
+            request_digest=self._request_digest(task),
+            classes=task.classes,
+            accepted=before["old"] is None
+            or (after["old"] or 0.0) >= before["old"] - self.request.adapt.tolerance - 1e-9,
+            before=before,
+            after=after,
+            tolerance=self.request.adapt.tolerance,
+            train_samples=len(train),
+            holdout_samples=len(holdout),
+            skipped=len(skipped),
+            exemplars=len(learner.buffer),
+            exemplar_bytes=learner.buffer.size_bytes,
+            epochs=run.epoch,
+            resumed_from_epoch=resumed,
+            parent_digest=None if self.parent is None else self.parent.digest,
+        )
+        return self._keep(report, learner, train, Exemplars(old.holdout, tuple(holdout)), record)
+
+    def _read_task(self) -> TaskFolder:
+        known = () if self.parent is None else self.parent.manifest.label_names
+        folder = self.request.data or self.workspace.task_folder(self.request.name)
+        self.workspace.task_folder(self.request.name)  # the name must be one a folder can have
+        self.events.on_stage("read")
+        minimum = self.request.adapt.min_samples
+        return read_task(folder, name=self.request.name, known_classes=known, min_samples=minimum)
+
+    def _request_digest(self, task: TaskFolder) -> str:
+        """Digest of what was asked, whatever pack it starts from."""
+        threads = self.runtime.sessions.plan
+        asked = {
+            "task": [task.name, task.digest],
+            "bundle": self.runtime.bundle.digest,
+            "method": self.request.method.model_dump(mode="json"),
+            "adapt": self.request.adapt.model_dump(mode="json"),
+            "threads": [threads.onnx, threads.torch],
+        }
+        return sha256_bytes(canonical_json(asked))
+
+    def _run_id(self, task: TaskFolder) -> str:
+        parent = None if self.parent is None else self.parent.digest
+        return sha256_bytes(canonical_json([self._request_digest(task), parent]))[:16]
+
+    def _finished(self, task: TaskFolder) -> AdaptReport | None:
+        """The record of the run that made the pack in use, if it was asked for the same."""
+        wanted = self._request_digest(task)
+        for folder in sorted(self.workspace.runs_path.iterdir()):
+            report = RunRecord(folder).report()
+            if report is None or self.parent is None or report.pack_digest != self.parent.digest:
+                continue
+            if report.request_digest == wanted:
+                return replace(report, repeated=True)
+        return None
+
+    def _learner(self, old: Exemplars) -> MmclLearner:
+        method, seed = self.request.method, self.request.adapt.seed
+        if self.parent is None:
+            generator = generator_for(seed, "model")
+            model = build_model(method.adapter, method.head, self.runtime.backbones, generator=generator)
+            return MmclLearner(model, method, preprocess=self.runtime.preprocess, seed=seed)
+        _check_same_model(method, self.parent)
+        return MmclLearner(
+            model_from_pack(self.parent, self.runtime.backbones),
+            method,
+            preprocess=self.runtime.preprocess,
+            seed=seed,
+            labels=self.parent.manifest.label_names,
+            experiences=len(self.parent.manifest.experiences),
+            buffer=ReplayBuffer(old.train),
+        )
+
+    def _train(
+        self, learner: MmclLearner, experience: Experience, record: RunRecord
+    ) -> tuple[ExperienceRun, int | None]:
+        self.events.on_stage("prepare")
+        run = learner.begin(experience)
+        checkpoint = record.checkpoint()
+        if checkpoint is not None:
+            run.load_state_dict(checkpoint)
+        resumed = None if checkpoint is None else run.epoch
+        self.events.on_stage("train")
+        while run.epoch < run.epochs:
+            losses = run.train_epoch(self.events.on_progress)
+            record.save_checkpoint(run.state_dict())
+            self.events.on_epoch(run.epoch, losses)
+            if self._out_of_time():
+                logger.warning("stopped after epoch %d of %d: the time allowed is used up", run.epoch, run.epochs)
+                break
+        learner.finish(run)
+        return run, resumed
+
+    def _out_of_time(self) -> bool:
+        limit = self.request.adapt.max_minutes
+        return limit is not None and time.monotonic() - self.started >= 60 * limit
+
+    def _keep(
+        self,
+        report: AdaptReport,
+        learner: MmclLearner,
+        train: Sequence[Sample],
+        holdouts: Exemplars,
+        record: RunRecord,
+    ) -> AdaptReport:
+        self.events.on_stage("write")
+        if not report.accepted:
+            record.finish(report)
+            return report
+        digest = write_pack(self.workspace.packs_path, self._contents(report, learner, train))
+        held = limited([*holdouts.train, *holdouts.holdout], self.request.adapt.holdout_per_class)
+        self.store.write(digest, Exemplars(learner.buffer.exemplars, held))
+        report = replace(report, pack_digest=digest)
+        record.finish(report)
+        self.workspace.use_pack(digest)
+        record.drop_checkpoint()
+        self.store.collect(path.name for path in self.workspace.list_packs())
+        return report
+
+    def _contents(self, report: AdaptReport, learner: MmclLearner, train: Sequence[Sample]) -> PackContents:
+        manifest = None if self.parent is None else self.parent.manifest
+        counts: dict[str, int] = {} if manifest is None else dict(manifest.sample_counts)
+        for sample in train:
+            counts[sample.label or ""] = counts.get(sample.label or "", 0) + 1
+        return contents_of(
+            learner.model,
+            learner.config,
+            bundle_digest=self.runtime.bundle.digest,
+            labels=learner.labels,
+            parents=() if self.parent is None else (self.parent,),
+            sample_counts=counts,
+            experiences=(*(() if manifest is None else manifest.experiences), report.task),
+            evaluation=report.evaluation(),
+        )
+
+
+def _check_same_model(method: MethodConfig, parent: Pack) -> None:
+    for part in ("adapter", "head"):
+        asked, has = getattr(method, part), getattr(parent.config, part)
+        for name in type(asked).model_fields:
+            if getattr(asked, name) != getattr(has, name):
+                raise InputError(
+                    f"The pack in use has {part}.{name} = {getattr(has, name)!r}, but {getattr(asked, name)!r} was "
+                    "asked for; leave the option out, or start a new workspace (MMCL_EDGE_HOME) to change it."
+                )
+
+
+def _accuracies(learner: MmclLearner, old: Sequence[Sample], new: Sequence[Sample]) -> dict[str, float | None]:
+    """Share of right answers on held-out samples of old and new classes; ``None`` where there are none."""
+    return {"old": accuracy(learner, old), "new": accuracy(learner, new) if new else None}
+
+
+def accuracy(learner: MmclLearner, samples: Sequence[Sample]) -> float | None:
+    """Share of ``samples`` that the learner labels rightly; ``None`` without samples, 0 before any class is known."""
+    if not samples:
+        return None
+    if not learner.labels:
+        return 0.0
+    best: list[int] = learner.predict(samples).argmax(dim=1).tolist()
+    right = [learner.labels[i] == sample.label for i, sample in zip(best, samples, strict=True)]
+    return sum(right) / len(samples)
+
+
+def clipped(sample: Sample, clip_s: float) -> Sample:
+    """The sample with its sound cut to the loudest window of ``clip_s`` seconds (in steps of 0.1 s)."""
+    size = round(clip_s * SAMPLE_RATE_HZ)
+    if sample.audio is None or len(sample.audio) <= size:
+        return sample
+    power = np.concatenate([[0.0], np.cumsum(np.square(sample.audio, dtype=np.float64))])
+    starts = np.arange(0, len(sample.audio) - size + 1, SAMPLE_RATE_HZ // 10)
+    start = int(starts[np.argmax(power[starts + size] - power[starts])])
+    return replace(sample, audio=sample.audio[start : start + size].copy())

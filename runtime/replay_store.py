@@ -1,0 +1,130 @@
+"""Exemplars on disk: content-addressed files, and one index a pack.
+
+Layout of ``replay/``::
+
+    objects/<sha256>.safetensors    one sample: audio int16 (samples,), frames uint8 (T, H, W, 3)
+    index/<pack digest>.json        {"train": [...], "holdout": [...]}, each {"label", "source", "object"}
+
+The index is found through the pack's digest and written before the pack comes into use, so the swap of one link
+swaps both. Objects that no index names are removed by ``collect``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError
+from safetensors.numpy import load, save
+
+from mmcl_edge.errors import IntegrityError
+from mmcl_edge.fileio import canonical_json, read_bounded, read_json, sha256_bytes, write_atomic
+from mmcl_edge.types import FrozenModel, Sample
+
+MAX_OBJECT_BYTES = 256 << 20
+_FULL_SCALE = 32767.0
+
+
+class _Entry(FrozenModel):
+    label: str
+    source: str
+    object: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class _Index(FrozenModel):
+    train: tuple[_Entry, ...] = ()
+    holdout: tuple[_Entry, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Exemplars:
+    """What is kept of earlier experiences: samples to train on again, and samples to measure with."""
+
+    train: tuple[Sample, ...] = ()
+    holdout: tuple[Sample, ...] = ()
+
+
+class ReplayStore:
+    """The exemplars of every pack in one folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.objects = root / "objects"
+        self.indices = root / "index"
+
+    def write(self, pack_digest: str, exemplars: Exemplars) -> None:
+        """Store the exemplars that belong to a pack.
+
+        Raises:
+            StorageError: no space, read-only, no permission; whatever was there stays.
+        """
+        index = _Index(train=tuple(map(self._put, exemplars.train)), holdout=tuple(map(self._put, exemplars.holdout)))
+        write_atomic(self._index_path(pack_digest), canonical_json(index.model_dump(mode="json")))
+
+    def read(self, pack_digest: str | None) -> Exemplars:
+        """The exemplars of a pack; none for ``None`` or for a pack that came from elsewhere.
+
+        Raises:
+            IntegrityError: an index or an object is missing, damaged or changed.
+        """
+        if pack_digest is None or not self._index_path(pack_digest).is_file():
+            return Exemplars()
+        index = self._index(self._index_path(pack_digest))
+        return Exemplars(tuple(map(self._get, index.train)), tuple(map(self._get, index.holdout)))
+
+    def collect(self, pack_digests: Iterable[str]) -> int:
+        """Remove the indices of all other packs and the objects no index names; returns how many files went."""
+        keep = set(pack_digests)
+        stale = [path for path in self.indices.glob("*.json") if path.stem not in keep]
+        kept = [self._index(path) for path in self.indices.glob("*.json") if path.stem in keep]
+        named = {entry.object for index in kept for entry in (*index.train, *index.holdout)}
+        stale += [path for path in self.objects.glob("*.safetensors") if path.stem not in named]
+        for path in stale:
+            path.unlink(missing_ok=True)
+        return len(stale)
+
+    def _index_path(self, pack_digest: str) -> Path:
+        return self.indices / f"{pack_digest}.json"
+
+    def _index(self, path: Path) -> _Index:
+        try:
+            return _Index.model_validate(read_json(path))
+        except ValidationError as error:
+            raise IntegrityError(f"{path} is not a valid replay index; roll back to the previous pack.") from error
+
+    def _put(self, sample: Sample) -> _Entry:
+        tensors: dict[str, NDArray[Any]] = {}
+        if sample.audio is not None:
+            tensors["audio"] = np.round(np.clip(sample.audio, -1.0, 1.0) * _FULL_SCALE).astype(np.int16)
+        if sample.frames is not None:
+            tensors["frames"] = np.ascontiguousarray(sample.frames)
+        data = save(tensors)
+        digest = sha256_bytes(data)
+        path = self.objects / f"{digest}.safetensors"
+        if not path.is_file():
+            write_atomic(path, data)
+        return _Entry(label=sample.label or "", source=sample.source, object=digest)
+
+    def _get(self, entry: _Entry) -> Sample:
+        path = self.objects / f"{entry.object}.safetensors"
+        data = read_bounded(path, MAX_OBJECT_BYTES)
+        if sha256_bytes(data) != entry.object:
+            raise IntegrityError(f"{path} was changed since it was written; roll back to the previous pack.")
+        tensors = load(data)
+        audio = tensors.get("audio")
+        wave = None if audio is None else (audio.astype(np.float32) / np.float32(_FULL_SCALE))
+        return Sample(wave, tensors.get("frames"), entry.label, entry.source)
+
+
+def limited(samples: Sequence[Sample], per_class: int) -> tuple[Sample, ...]:
+    """The first ``per_class`` samples of each class, order kept."""
+    seen: dict[str, int] = {}
+    kept = []
+    for sample in samples:
+        seen[sample.label or ""] = seen.get(sample.label or "", 0) + 1
+        if seen[sample.label or ""] <= per_class:
+            kept.append(sample)
+    return tuple(kept)
