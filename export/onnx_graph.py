@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
@@ -21,6 +22,7 @@ from mmcl_edge.bundle import FileEntry
 from mmcl_edge.export.vjp import DynamicAxes
 
 OPSET = 20
+_MAX_SIZES = {"batch": 4096, "tokens": 1500}
 _CHATTY = ("torch", "onnxscript", "onnx_ir", "torch.onnx", "torch.export", "torch.fx", "torch._dynamo")
 
 
@@ -33,7 +35,6 @@ def write_onnx(
     input_names: Sequence[str],
     output_names: Sequence[str],
     axes: Sequence[DynamicAxes],
-    axis_steps: dict[str, int] | None = None,
 ) -> FileEntry:
     """Export ``module(*inputs)`` to ``folder/path``.
 
@@ -45,13 +46,12 @@ def write_onnx(
         input_names: of the graph, as ``bundle.py`` fixes them.
         output_names: likewise.
         axes: dynamic axes of each input.
-        axis_steps: axis name to what its size is always a multiple of.
 
     Returns:
         The manifest's entry for the file.
     """
     with quiet():
-        program = torch.export.export(module, tuple(inputs), dynamic_shapes=_dynamic(axes, axis_steps or {}))
+        program = torch.export.export(module, tuple(inputs), dynamic_shapes=_dynamic(axes))
         exported = torch.onnx.export(
             program,
             dynamo=True,
@@ -62,7 +62,7 @@ def write_onnx(
         )
         assert exported is not None
         model = clean(exported.model_proto, name=Path(path).name.removesuffix(".onnx"))
-        _name_axes(model, axes, axis_steps or {})
+        _name_axes(model, axes)
     target = folder / path
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(model.SerializeToString(deterministic=True))
@@ -82,25 +82,35 @@ def clean(model: onnx.ModelProto, *, name: str) -> onnx.ModelProto:
     return model
 
 
-def _name_axes(model: onnx.ModelProto, axes: Sequence[DynamicAxes], steps: dict[str, int]) -> None:
+def _name_axes(model: onnx.ModelProto, axes: Sequence[DynamicAxes]) -> None:
     """Give symbolic sizes their names ("batch", "tokens") in place of the tracer's numbered symbols."""
     renamed: dict[str, str] = {}
     for value, names in zip(model.graph.input, axes, strict=True):
-        for axis, name in names.items():
-            dim = value.type.tensor_type.shape.dim[axis]
-            renamed[dim.dim_param.removeprefix(f"{steps.get(name)}*")] = name
+        for axis, text in names.items():
+            symbol = value.type.tensor_type.shape.dim[axis].dim_param
+            renamed[symbol.rpartition("*")[2]] = parse_axis(text)[1]
     for value in (*model.graph.input, *model.graph.output):
         for dim in value.type.tensor_type.shape.dim:
             if dim.HasField("dim_param"):
                 dim.dim_param = re.sub(r"[A-Za-z_]\w*", lambda m: renamed.get(m[0], m[0]), dim.dim_param)
 
 
-def _dynamic(axes: Sequence[DynamicAxes], steps: dict[str, int]) -> tuple[dict[int, object], ...]:
-    dims: dict[str, object] = {}
-    for name in sorted({name for each in axes for name in each.values()}):
-        dim = torch.export.Dim(name, min=1, max=1500 if name == "tokens" else 4096)
-        dims[name] = steps[name] * dim if name in steps else dim
-    return tuple({axis: dims[name] for axis, name in each.items()} for each in axes)
+def _dynamic(axes: Sequence[DynamicAxes]) -> tuple[dict[int, object], ...]:
+    dims: dict[str, Any] = {}
+    for name in {parse_axis(text)[1]: None for each in axes for text in each.values()}:
+        dims[name] = torch.export.Dim(name, min=1, max=_MAX_SIZES[name])
+    return tuple({axis: _multiple(dims, text) for axis, text in each.items()} for each in axes)
+
+
+def _multiple(dims: dict[str, Any], text: str) -> object:
+    factor, name = parse_axis(text)
+    return dims[name] if factor == 1 else factor * dims[name]
+
+
+def parse_axis(text: str) -> tuple[int, str]:
+    """``320*tokens`` as 320 and ``tokens``; a bare name has the factor 1."""
+    factor, _, name = text.rpartition("*")
+    return int(factor or 1), name
 
 
 @contextmanager

@@ -75,13 +75,27 @@ class Checker:
         self.what = what
         self.worst = 0.0
 
-    def compare_vjp(self, session: Session, graph: fx.GraphModule, inputs: Sequence[Tensor], gx: Tensor) -> None:
+    def compare_vjp(
+        self,
+        session: Session,
+        given: Sequence[Tensor],
+        graph: fx.GraphModule,
+        inputs: Sequence[Tensor],
+        gx: Tensor,
+    ) -> None:
         """Measure a VJP against autograd's ``gx``, on the same side of every kink (``kinks.py`` says why).
+
+        Args:
+            session: the exported VJP.
+            given: its inputs.
+            graph: the traced VJP ``(x, g) -> gx``.
+            inputs: ``x`` and ``g``.
+            gx: autograd's answer.
 
         Raises:
             ExportError: the traced graph or the exported one is off.
         """
-        found, conditions = session.with_conditions(*inputs)
+        found, conditions = session.with_conditions(*given)
         if not conditions or len(conditions) != count_kinks(graph):
             return self.compare(found, [gx])
         self.compare([graph(*inputs)], [gx])

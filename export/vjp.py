@@ -13,13 +13,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor, fx, nn
 from torch._decomp import core_aten_decompositions
+from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
 aten = torch.ops.aten
 DynamicAxes = dict[int, str]
-"""Axis to name of the axes that vary, for example ``{0: "batch", 1: "tokens"}``."""
+"""Axis to name of the axes that vary, for example ``{0: "batch", 1: "tokens"}``; ``6*batch`` is a multiple."""
 
 
 def trace_joint(segment: nn.Module, x: Tensor, axes: DynamicAxes) -> fx.GraphModule:
@@ -40,7 +41,10 @@ def trace_joint(segment: nn.Module, x: Tensor, axes: DynamicAxes) -> fx.GraphMod
         (gx,) = torch.autograd.grad(y, x, g)
         return y.detach(), gx
 
-    graph = make_fx(joint, decomposition_table=_decompositions(), tracing_mode="real")(*_symbolic((x, g), axes))
+    mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
+    with mode, enable_python_dispatcher():
+        inputs = [_symbolic(tensor, axes, mode) for tensor in (x, g)]
+        graph = make_fx(joint, decomposition_table=_decompositions(), tracing_mode="real")(*inputs)
     _drop_detach(graph)
     fold_constants(graph)
     return graph
@@ -58,24 +62,17 @@ def only_outputs(joint: fx.GraphModule, keep: Sequence[int]) -> fx.GraphModule:
     return fx.GraphModule(joint, graph)
 
 
-def _symbolic(tensors: Sequence[Tensor], axes: DynamicAxes) -> list[Tensor]:
-    """Fake tensors in which only ``axes`` are symbolic; equal sizes of one axis share their symbol."""
-    shapes = ShapeEnv()
-    mode = FakeTensorMode(shape_env=shapes, allow_non_fake_inputs=True)
-    return [
-        mode.from_tensor(
-            tensor,
-            symbolic_context=StatelessSymbolicContext(
-                dynamic_sizes=[DimDynamic.DUCK if i in axes else DimDynamic.STATIC for i in range(tensor.dim())]
-            ),
-        )
-        for tensor in tensors
-    ]
+def _symbolic(tensor: Tensor, axes: DynamicAxes, mode: FakeTensorMode) -> Tensor:
+    """A fake tensor in which only ``axes`` are symbolic; equal sizes of one axis share their symbol."""
+    sizes = [DimDynamic.DUCK if axis in axes else DimDynamic.STATIC for axis in range(tensor.dim())]
+    return mode.from_tensor(tensor, symbolic_context=StatelessSymbolicContext(dynamic_sizes=sizes))
 
 
 def _decompositions() -> dict[Any, Callable[..., Any]]:
     table: dict[Any, Callable[..., Any]] = dict(core_aten_decompositions())
     table[aten.convolution_backward.default] = convolution_backward
+    table[aten.hardtanh_backward.default] = hardtanh_backward
+    table[aten.native_layer_norm_backward.default] = layer_norm_backward
     table[aten.slice_backward.default] = slice_backward
     table[aten.select_backward.default] = select_backward
     return table
@@ -117,6 +114,29 @@ def convolution_backward(
         for n, m, s, p, r in zip(x.shape[2:], grad.shape[2:], stride, padding, reach, strict=True)
     ]
     return aten.convolution(grad, weight, None, stride, padding, dilation, True, extra, groups), None, None
+
+
+def hardtanh_backward(grad: Tensor, x: Tensor, low: float, high: float) -> Tensor:
+    """``grad`` where ``x`` lies strictly between the bounds; told from the clamped ``x``, which is at hand anyway."""
+    y = aten.hardtanh(x, low, high)
+    return torch.where((y > low) & (y < high), grad, 0.0)
+
+
+def layer_norm_backward(
+    grad: Tensor,
+    x: Tensor,
+    shape: Sequence[int],
+    mean: Tensor,
+    rstd: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mask: Sequence[bool],
+) -> tuple[Tensor, None, None]:
+    """Gradient of a layer norm's input: ``rstd (h - mean(h) - z mean(h z))``, ``h = grad weight``, z normalised x."""
+    axes = list(range(x.dim() - len(shape), x.dim()))
+    h = grad if weight is None else grad * weight
+    z = (x - mean) * rstd
+    return (h - h.mean(axes, keepdim=True) - z * (h * z).mean(axes, keepdim=True)) * rstd, None, None
 
 
 def slice_backward(grad: Tensor, sizes: Sequence[int], dim: int, start: int, end: int, step: int) -> Tensor:
@@ -162,7 +182,7 @@ def fold_constants(module: fx.GraphModule) -> None:
 
 
 def _replace_by_value(module: fx.GraphModule, node: fx.Node) -> None:
-    args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: _attribute(module, str(n.target)))
+    args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: constant_value(module, n))
     value = cast(Callable[..., Any], node.target)(*args, **kwargs)
     if not isinstance(value, Tensor):
         return
@@ -173,8 +193,9 @@ def _replace_by_value(module: fx.GraphModule, node: fx.Node) -> None:
     module.graph.erase_node(node)
 
 
-def _attribute(module: nn.Module, path: str) -> Any:
+def constant_value(module: nn.Module, node: fx.Node) -> Any:
+    """What a ``get_attr`` node of ``module`` stands for."""
     value: Any = module
-    for part in path.split("."):
+    for part in str(node.target).split("."):
         value = getattr(value, part)
     return value
