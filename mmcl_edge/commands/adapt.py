@@ -1,0 +1,163 @@
+"""``mmcl-edge adapt``: learn a task folder, and keep the result only if the old classes stand."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from mmcl_edge.commands.adapt_view import AdaptView, held_warnings, human
+from mmcl_edge.commands.console import emit, json_option
+from mmcl_edge.commands.main import INTERRUPTED
+from mmcl_edge.commands.options import FiniteRange, provider_option, threads_option
+from mmcl_edge.errors import RejectedError
+
+if TYPE_CHECKING:
+    from mmcl_edge.config import MethodConfig
+    from mmcl_edge.runtime.adapt import AdaptRequest
+    from mmcl_edge.runtime.run_record import AdaptReport
+    from mmcl_edge.runtime.workspace import Workspace
+
+
+@click.command()
+@click.option(
+    "--task", "name", required=True, metavar="NAME", help="The task; its data is tasks/NAME in the workspace."
+)
+@click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="The task's folder, if it is elsewhere.")
+@click.option(
+    "--placement",
+    type=click.Choice(["inline", "ladder"]),
+    help="Adapters inside the backbones, or beside them (much faster).  [default: the pack's in use, else inline]",
+)
+@click.option("--epochs", type=click.IntRange(min=1), metavar="N", help="Passes over the samples.  [default: 8]")
+@click.option(
+    "--max-minutes", type=FiniteRange(min=0, min_open=True), metavar="M", help="Stop after the epoch that exceeds this."
+)
+@click.option(
+    "--memory-exemplars", type=click.IntRange(min=0), metavar="N", help="Samples kept for later.  [default: 200]"
+)
+@click.option(
+    "--tolerance",
+    type=FiniteRange(min=0, max=1),
+    metavar="X",
+    help="Accuracy that old classes may lose, 0 to 1, before the result is refused.  [default: 0.1]",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, metavar="S", help="Of all chance.")
+@provider_option
+@threads_option
+@json_option
+def command(
+    name: str,
+    data: Path | None,
+    placement: Literal["inline", "ladder"] | None,
+    epochs: int | None,
+    max_minutes: float | None,
+    memory_exemplars: int | None,
+    tolerance: float | None,
+    seed: int,
+    provider: str,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Learn the classes of a task, without forgetting the old ones.
+
+    The task's folder holds one folder a class. A sound and a picture of one name form one sample; videos bring both;
+    sounds alone and pictures alone work too. Two samples a class are the least, ten or more are better.
+
+    \b
+      tasks/new_sounds/dog/bark_1.wav   wav flac ogg mp3
+                          /bark_1.jpg   jpg png webp
+                          /walk.mp4     mp4 mkv webm
+      tasks/new_sounds/doorbell/...
+
+    A part of each class is held out, to compare before and after. If old classes lose more than the tolerance, the
+    pack in use stays and the exit code is 3. An interrupted run goes on when the same command is given again.
+
+    \b
+    Examples:
+      mmcl-edge adapt --task new_sounds
+      mmcl-edge adapt --task birds --data ./birds --placement ladder --max-minutes 10
+      mmcl-edge adapt --task new_sounds --tolerance 0.2 --json
+    """  # noqa: D301
+    from mmcl_edge.config import AdaptConfig
+    from mmcl_edge.runtime.adapt import AdaptRequest
+    from mmcl_edge.runtime.workspace import Workspace
+
+    workspace = Workspace().open()
+    method = method_for(workspace, placement=placement, epochs=epochs, memory_exemplars=memory_exemplars)
+    asked = {"tolerance": tolerance, "max_minutes": max_minutes, "seed": seed}
+    config = AdaptConfig.model_validate({key: value for key, value in asked.items() if value is not None})
+    request = AdaptRequest(name, data=data, method=method, adapt=config, provider=provider, threads=threads)
+    result = run(workspace, request, quiet=as_json)
+    emit(result, as_json, human)
+    if not result["accepted"]:
+        click.get_current_context().exit(RejectedError.exit_code)
+
+
+def method_for(
+    workspace: Workspace,
+    *,
+    placement: Literal["inline", "ladder"] | None = None,
+    epochs: int | None = None,
+    memory_exemplars: int | None = None,
+) -> MethodConfig:
+    """Defaults, but with the model of the pack in use, and with what was asked for.
+
+    Raises:
+        PackError: the pack in use is broken.
+    """
+    from mmcl_edge.config import MethodConfig
+    from mmcl_edge.packs import read_pack
+
+    config, current = MethodConfig(), workspace.current_pack()
+    if current is not None:
+        model = read_pack(current).config
+        config = config.model_copy(update={"adapter": model.adapter, "head": model.head})
+    changes: dict[str, dict[str, Any]] = {
+        "adapter": {"placement": placement},
+        "train": {"epochs": epochs},
+        "replay": {"exemplars": memory_exemplars},
+    }
+    parts = {part: _with(getattr(config, part), values) for part, values in changes.items()}
+    return config.model_copy(update=parts)
+
+
+def _with(part: Any, values: dict[str, Any]) -> Any:
+    return part.model_copy(update={name: value for name, value in values.items() if value is not None})
+
+
+def run(workspace: Workspace, request: AdaptRequest, *, quiet: bool) -> dict[str, Any]:
+    """Adapt with progress on stderr; the report as the command's result."""
+    from mmcl_edge.runtime.adapt import adapt
+
+    started = time.monotonic()
+    with held_warnings() as warnings, AdaptView(request.name, quiet=quiet) as view:
+        try:
+            report = adapt(workspace, request, view.events())
+        except KeyboardInterrupt:
+            view.close()
+            click.echo(_interrupted(view.epochs_done, request.method.train.epochs), err=True)
+            click.get_current_context().exit(INTERRUPTED)
+    current = workspace.current_pack()
+    return {
+        **_result(report),
+        "placement": request.method.adapter.placement,
+        "pack_in_use": None if current is None else current.name,
+        "skipped_files": warnings.skipped,
+        "warnings": warnings.others,
+        "duration_s": round(time.monotonic() - started, 1),
+    }
+
+
+def _interrupted(done: int, epochs: int) -> str:
+    if done:
+        return f"Interrupted; epoch {done} of {epochs} is kept. Run the same command again to go on from there."
+    return "Interrupted before an epoch was finished in this run; nothing is lost. Run the same command to go on."
+
+
+def _result(report: AdaptReport) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {**asdict(report), "classes": list(report.classes)}
