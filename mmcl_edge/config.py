@@ -42,6 +42,11 @@ class AdapterConfig(FrozenModel):
     freeze_experts: bool = Field(
         True, description="Freeze the K most used trainable experts of each block after an experience [A/I]."
     )
+    features: Literal["all", "last"] = Field(
+        "all",
+        description="What represents a modality: its output features alone [paper], or beside them the mean input of "
+        "every block [I: beyond the paper; frozen block means alone add about 5 points on av21].",
+    )
     ladder_dim: int = Field(96, ge=1, description="Width of the ladder's side stream [I].")
     ladder_tokens: int = Field(16, ge=1, description="Tokens per block and modality that the ladder keeps [I].")
 
@@ -76,6 +81,11 @@ class HeadConfig(FrozenModel):
 class LossConfig(FrozenModel):
     """Weights and temperatures of the four losses (METHODS 1.5). A weight of 0 removes its loss."""
 
+    balance: bool = Field(
+        True,
+        description="Balanced softmax: the cross-entropy allows for how often each class occurs in the batches, so "
+        "that new classes do not crowd out replayed ones (Ren et al. 2020) [I].",
+    )
     distill_weight: float = Field(1.0, ge=0, description="lambda_d [I].")
     distill_temperature: float = Field(2.0, gt=0, description="T [S in the bases: 2].")
     distill_scale: Literal["sqrt_step", "none"] = Field(
@@ -103,14 +113,14 @@ class ReplayConfig(FrozenModel):
 class TrainConfig(FrozenModel):
     """The optimisation loop of one experience."""
 
-    epochs: int = Field(8, ge=1, description="Passes over the experience's samples.")
+    epochs: int = Field(12, ge=1, description="Passes over the experience's samples.")
     batch_size: int = Field(
         16, ge=1, description="Current samples per step; as many exemplars are added [S: same size]."
     )
-    learning_rate: float = Field(2e-3, gt=0, description="AdamW's peak rate, cosine to 0 [I].")
+    learning_rate: float = Field(5e-4, gt=0, description="AdamW's peak rate, cosine to 0 [I].")
     weight_decay: float = Field(1e-4, ge=0, description="AdamW's decay [I].")
     gradient_clip: float = Field(1.0, gt=0, description="Largest norm of the whole gradient [I].")
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Of the cross-entropy.")
+    label_smoothing: float = Field(0.1, ge=0, lt=1, description="Of the cross-entropy [I].")
 
 
 class MethodConfig(FrozenModel):

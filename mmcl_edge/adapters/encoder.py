@@ -70,7 +70,13 @@ class InlineEncoder(nn.Module):
     """Deltas enter the backbone: ``H[b+1][m] = segment[b][m](H[b][m]) + delta_b^m(H[b][1..M])`` (parallel)."""
 
     def __init__(
-        self, backbones: Mapping[str, Backbone], adapters: nn.ModuleList, *, map_grid: int, input_norm: bool
+        self,
+        backbones: Mapping[str, Backbone],
+        adapters: nn.ModuleList,
+        *,
+        map_grid: int,
+        input_norm: bool,
+        all_blocks: bool,
     ) -> None:
         super().__init__()
         self.backbones = dict(backbones)
@@ -80,7 +86,8 @@ class InlineEncoder(nn.Module):
             name: [None if spec.kind == "tokens" else grid_of(spec, map_grid) for spec in one.features[1:]]
             for name, one in backbones.items()
         }
-        self.pooled_dims = {name: one.output_features.dim for name, one in backbones.items()}
+        self.all_blocks = all_blocks
+        self.pooled_dims = {name: _pooled_dim(one, all_blocks) for name, one in backbones.items()}
 
     @staticmethod
     def dims(backbones: Mapping[str, Backbone], block: int) -> dict[str, tuple[int, int]]:
@@ -112,12 +119,16 @@ class InlineEncoder(nn.Module):
         presence = Presence(tuple(self.backbones), self.presence(batch))
         state = {name: self.backbones[name].stem(one.values) for name, one in batch.items()}
         gates = []
+        means: dict[str, list[Tensor]] = {name: [] for name in state}
         for block, adapter in enumerate(self.adapters):
             tokens = {name: self._tokens(name, block, x, batch[name], presence) for name, x in state.items()}
             deltas, gate = adapter(tokens, presence, generator)
             gates.append(gate)
+            for name, x in tokens.items():
+                means[name].append(presence.mean(name, x))
             state = {name: self._advance(name, block, x, deltas[name], batch[name]) for name, x in state.items()}
-        pooled = {name: pool_output(self.backbones[name], x, batch[name]) for name, x in state.items()}
+        output = {name: pool_output(self.backbones[name], x, batch[name]) for name, x in state.items()}
+        pooled = {name: _represent(x, means[name] if self.all_blocks else []) for name, x in output.items()}
         return Encoding(pooled, presence.by_name, tuple(gates))
 
     def _tokens(self, name: str, block: int, x: Tensor, one: ModalityInput, presence: Presence) -> Tensor:
@@ -139,6 +150,16 @@ def pool_output(backbone: Backbone, x: Tensor, one: ModalityInput) -> Tensor:
     return pool(tokens, one.mask(tokens.shape[1] // one.views), spec=backbone.pool, views=one.views)
 
 
+def _pooled_dim(backbone: Backbone, all_blocks: bool) -> int:
+    blocks = sum(spec.dim for spec in backbone.features[:-1]) if all_blocks else 0
+    return backbone.output_features.dim + blocks
+
+
+def _represent(output: Tensor, means: Sequence[Tensor]) -> Tensor:
+    """A modality's representation: normalised output features ``(B, D)`` beside the mean input of blocks."""
+    return torch.cat([_normalise(output, True), *means], dim=-1)
+
+
 @dataclass(frozen=True, slots=True)
 class LadderFeatures:
     """Frozen features of a batch: per block ``{m: (B, P, D_b)}``, output ``{m: (B, D)}``, presence ``{m: (B,)}``."""
@@ -155,13 +176,16 @@ class LadderEncoder(nn.Module):
     output beside the mean of the last side state. No gradient enters a backbone (LST, METHODS part 6).
     """
 
-    def __init__(self, backbones: Mapping[str, Backbone], adapters: nn.ModuleList, *, dim: int, tokens: int) -> None:
+    def __init__(
+        self, backbones: Mapping[str, Backbone], adapters: nn.ModuleList, *, dim: int, tokens: int, all_blocks: bool
+    ) -> None:
         super().__init__()
         self.backbones = dict(backbones)
         self.adapters = adapters
         self.dim = dim
         self.tokens = tokens
-        self.pooled_dims = {name: one.output_features.dim + dim for name, one in backbones.items()}
+        self.all_blocks = all_blocks
+        self.pooled_dims = {name: _pooled_dim(one, all_blocks) + dim for name, one in backbones.items()}
 
     @staticmethod
     def dims(backbones: Mapping[str, Backbone], block: int, *, dim: int) -> dict[str, tuple[int, int]]:
@@ -223,12 +247,19 @@ class LadderEncoder(nn.Module):
         for name, here in batch.present.items():
             presence.add_mask(name, here[:, None].expand(-1, self.tokens))
         gates = []
+        means: dict[str, list[Tensor]] = {name: [] for name in side}
         for adapter, features in zip(self.adapters, batch.blocks, strict=True):
-            tokens = {m: torch.cat([_normalise(x, True), side[m]], dim=-1) for m, x in features.items()}
+            normal = {name: _normalise(x, True) for name, x in features.items()}
+            tokens = {name: torch.cat([x, side[name]], dim=-1) for name, x in normal.items()}
             deltas, gate = adapter(tokens, presence, generator)
-            side = {name: side[name] + deltas[name] for name in side}
             gates.append(gate)
-        pooled = {name: torch.cat([x, side[name].mean(dim=1)], dim=-1) for name, x in batch.output.items()}
+            for name, x in normal.items():
+                means[name].append(x.mean(dim=1))
+            side = {name: side[name] + deltas[name] for name in side}
+        pooled = {
+            name: torch.cat([_represent(x, means[name] if self.all_blocks else []), side[name].mean(dim=1)], dim=-1)
+            for name, x in batch.output.items()
+        }
         return Encoding(pooled, batch.present, tuple(gates))
 
 

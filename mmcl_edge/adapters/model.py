@@ -77,11 +77,7 @@ def build_model(
     """
     depth = min(one.depth for one in backbones.values())
     adapters = nn.ModuleList([_build_adapter(adapter, backbones, block) for block in range(depth)])
-    encoder: InlineEncoder | LadderEncoder
-    if adapter.placement == "inline":
-        encoder = InlineEncoder(backbones, adapters, map_grid=adapter.map_grid, input_norm=adapter.input_norm)
-    else:
-        encoder = LadderEncoder(backbones, adapters, dim=adapter.ladder_dim, tokens=adapter.ladder_tokens)
+    encoder = _build_encoder(adapter, backbones, adapters)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0 if generator is None else int(torch.randint(2**31, (), generator=generator)))
         fusion = Fusion(encoder.pooled_dims, joint_dim=head.joint_dim, hidden=head.fusion_hidden)
@@ -90,6 +86,15 @@ def build_model(
         for block in model.blocks:
             block.grow(adapter.experts, generator, zero_gate=False)
     return model
+
+
+def _build_encoder(
+    config: AdapterConfig, backbones: Mapping[str, Backbone], adapters: nn.ModuleList
+) -> InlineEncoder | LadderEncoder:
+    every = config.features == "all"
+    if config.placement == "ladder":
+        return LadderEncoder(backbones, adapters, dim=config.ladder_dim, tokens=config.ladder_tokens, all_blocks=every)
+    return InlineEncoder(backbones, adapters, map_grid=config.map_grid, input_norm=config.input_norm, all_blocks=every)
 
 
 def _build_adapter(config: AdapterConfig, backbones: Mapping[str, Backbone], block: int) -> CrossModalityAdapter:

@@ -60,10 +60,21 @@ class ExperienceRun:
         self.step = step
         self.epochs = epochs
         self.epoch = 0
+        self.log_prior = self._log_prior()
         train = config.train
         self.optimizer = torch.optim.AdamW(
             self._parameters().values(), lr=train.learning_rate, weight_decay=train.weight_decay, foreach=False
         )
+
+    def _log_prior(self) -> Tensor | None:
+        """Log of each class's share of the batches: current samples and exemplars make up half of each."""
+        if not self.config.loss.balance:
+            return None
+        classes = self.model.head.classes
+        own = torch.bincount(self.labels[: self.current], minlength=classes) / self.current
+        exemplars = len(self.labels) - self.current
+        replay = torch.bincount(self.labels[self.current :], minlength=classes) / max(1, exemplars)
+        return (own + replay).clamp_min(1e-8).log()
 
     @property
     def current(self) -> int:
@@ -101,7 +112,12 @@ class ExperienceRun:
         """The weighted terms of the total loss, by name (METHODS 1.5); terms of weight 0 are left out."""
         config = self.config.loss
         smoothing = self.config.train.label_smoothing
-        terms = {"classification": losses.classification(output.logits, self.labels[index], label_smoothing=smoothing)}
+        labels = self.labels[index]
+        terms = {
+            "classification": losses.classification(
+                output.logits, labels, log_prior=self.log_prior, label_smoothing=smoothing
+            )
+        }
         if config.align_weight:
             terms["alignment"] = config.align_weight * _alignment(config, output)
         if self.teacher is not None:

@@ -13,9 +13,20 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def classification(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy over all classes seen: logits ``(B, C)``, labels ``(B,)`` int64."""
-    return functional.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+def classification(
+    logits: Tensor, labels: Tensor, *, log_prior: Tensor | None = None, label_smoothing: float = 0.0
+) -> Tensor:
+    """Cross-entropy over all classes seen.
+
+    Args:
+        logits: ``(B, C)``.
+        labels: ``(B,)`` int64.
+        log_prior: ``(C,)``, log of each class's share of the training batches: balanced softmax (Ren et al. 2020,
+            equation 3). ``None`` is the plain cross-entropy.
+        label_smoothing: share of the target spread over all classes.
+    """
+    adjusted = logits if log_prior is None else logits + log_prior
+    return functional.cross_entropy(adjusted, labels, label_smoothing=label_smoothing)
 
 
 def distillation(logits: Tensor, teacher_logits: Tensor, *, temperature: float) -> Tensor:
