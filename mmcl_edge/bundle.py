@@ -215,13 +215,13 @@ class Bundle:
     Attributes:
         path: the folder.
         manifest: its manifest.
-        digest: sha256 of the manifest's canonical JSON: names the bundle everywhere.
+        digest: sha256 of the canonical form of the JSON on disk: names the bundle everywhere.
     """
 
-    def __init__(self, path: Path, manifest: BundleManifest) -> None:
+    def __init__(self, path: Path, manifest: BundleManifest, *, digest: str) -> None:
         self.path = path
         self.manifest = manifest
-        self.digest = manifest_digest(manifest)
+        self.digest = digest
 
     @classmethod
     def open(cls, path: Path | str, *, expected_digest: str | None = None) -> Bundle:
@@ -237,7 +237,8 @@ class Bundle:
                 "make one with 'mmcl-edge export --out DIR' or copy one there."
             )
         try:
-            bundle = cls(folder, _parse(read_json(folder / MANIFEST_NAME), folder))
+            raw = read_json(folder / MANIFEST_NAME)
+            bundle = cls(folder, _parse(raw, folder), digest=sha256_bytes(canonical_json(raw)))
             for entry in bundle.manifest.backbones:
                 for file in entry.files():
                     file.verify(folder)
@@ -255,11 +256,6 @@ class Bundle:
     def file(self, entry: FileEntry) -> Path:
         """Full path of one of the bundle's files."""
         return self.path / entry.path
-
-
-def manifest_digest(manifest: BundleManifest) -> str:
-    """The bundle digest: sha256 of the manifest's canonical JSON."""
-    return sha256_bytes(canonical_json(manifest.model_dump(mode="json")))
 
 
 def _parse(raw: object, folder: Path) -> BundleManifest:

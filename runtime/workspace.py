@@ -182,7 +182,7 @@ class Workspace:
             self._bundle.point(source.digest)
             if other:
                 shutil.rmtree(self.root / "bundles" / str(old), ignore_errors=True)
-        return Bundle(target, source.manifest)
+        return Bundle(target, source.manifest, digest=source.digest)
 
     def _another_bundle(self, old: str, new: str) -> BundleError:
         return BundleError(
