@@ -26,6 +26,7 @@ from mmcl_edge.export.vjp import DynamicAxes
 
 aten = torch.ops.aten
 _DEAR = {
+    aten.matmul.default,
     aten.mm.default,
     aten.bmm.default,
     aten.addmm.default,

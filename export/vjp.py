@@ -18,6 +18,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
+from mmcl_edge.export.products import product, whole_products
+
 aten = torch.ops.aten
 DynamicAxes = dict[int, str]
 """Axis to name of the axes that vary, for example ``{0: "batch", 1: "tokens"}``; ``6*batch`` is a multiple."""
@@ -36,7 +38,7 @@ def trace_joint(segment: nn.Module, x: Tensor, axes: DynamicAxes) -> fx.GraphMod
 
     def joint(x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
         x = x.detach().requires_grad_(True)
-        with torch.enable_grad():
+        with torch.enable_grad(), whole_products():
             y = segment(x)
         (gx,) = torch.autograd.grad(y, x, g)
         return y.detach(), gx
@@ -46,6 +48,7 @@ def trace_joint(segment: nn.Module, x: Tensor, axes: DynamicAxes) -> fx.GraphMod
         inputs = [_symbolic(tensor, axes, mode) for tensor in (x, g)]
         graph = make_fx(joint, decomposition_table=_decompositions(), tracing_mode="real")(*inputs)
     _drop_detach(graph)
+    _name_products(graph)
     fold_constants(graph)
     return graph
 
@@ -168,6 +171,13 @@ def _drop_detach(module: fx.GraphModule) -> None:
             node.replace_all_uses_with(node.args[0])
             module.graph.erase_node(node)
     module.graph.eliminate_dead_code()
+
+
+def _name_products(module: fx.GraphModule) -> None:
+    """Give whole products the name that exporters know them by."""
+    for node in module.graph.nodes:
+        if node.target is product:
+            node.target = aten.matmul.default
 
 
 def fold_constants(module: fx.GraphModule) -> None:

@@ -1,7 +1,15 @@
-"""Tiny bundles with random weights, exported in seconds: for every test that needs a bundle but no accuracy."""
+"""Tiny bundles with random weights: for every test that needs a bundle but no accuracy.
+
+An export takes some ten seconds, so it is done once and kept in ``.pytest_cache/bundles`` under a key made of the
+exporter's source and the versions of what it uses; every call gets its own copy, verified on opening.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import shutil
+from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +17,7 @@ import torch
 from torch import nn
 
 from mmcl_edge.bundle import AudioInput, Bundle, WeightsOrigin
+from mmcl_edge.errors import StorageError
 from mmcl_edge.export.exporter import export_sources
 from mmcl_edge.export.source import SourceBackbone
 from mmcl_edge.export.timm_models import load_timm
@@ -16,30 +25,36 @@ from mmcl_edge.export.whisper import TOKEN_STRIDE, WhisperLayer, WhisperStem
 from mmcl_edge.types import AUDIO, FRAMES, PoolSpec
 
 Pair = Literal["cnn", "vit"]
+VjpMode = Literal["recompute", "save"]
 RANDOM = WeightsOrigin(source="random weights", licence="none", trained=False)
+ROOT = Path(__file__).resolve().parents[1]
 
 
-def tiny_bundle(
-    folder: Path, *, vjp: Literal["recompute", "save"] = "recompute", pair: Pair = "cnn", blocks: int = 2
-) -> Bundle:
-    """Export a tiny pair into ``folder`` (which must not exist); the same bytes on every call.
+def tiny_bundle(folder: Path, *, vjp: VjpMode = "recompute", pair: Pair = "cnn", blocks: int = 2) -> Bundle:
+    """Put a tiny bundle into ``folder`` (which must not exist); the same bytes on every call.
 
     Args:
         folder: the bundle's folder.
         vjp: as ``export_bundle`` takes it.
         pair: ``cnn``: a sound encoder of Whisper's make (tokens follow the clip's length) and an EfficientNet
             (maps), like the default pair. ``vit``: two ViTs with prefix tokens, the sound one of fixed length.
-        blocks: B.
+        blocks: B, 1 or 2.
     """
-    return export_sources(folder, tiny_sources(pair), blocks=blocks, vjp=vjp)
+    shutil.copytree(_kept(vjp, pair, blocks), folder)
+    return Bundle.open(folder)
 
 
 def tiny_sources(pair: Pair = "cnn") -> tuple[SourceBackbone, SourceBackbone]:
     """The torch backbones behind ``tiny_bundle``: weights are the same on every call."""
     if pair == "vit":
-        audio = load_timm(AUDIO, "test_vit", untrained=True, image_size=64)
-        return audio, load_timm(FRAMES, "test_vit", untrained=True, image_size=64)
+        return tiny_vit(AUDIO), tiny_vit(FRAMES)
     return tiny_whisper(), load_timm(FRAMES, "test_efficientnet", untrained=True, image_size=64)
+
+
+def tiny_vit(modality: str) -> SourceBackbone:
+    """The first two layers of timm's test ViT, 64 x 64 pixels."""
+    source = load_timm(modality, "test_vit", untrained=True, image_size=64)
+    return dataclasses.replace(source, layers=source.layers[:2])
 
 
 def tiny_whisper(width: int = 32, depth: int = 2, heads: int = 2) -> SourceBackbone:
@@ -52,3 +67,23 @@ def tiny_whisper(width: int = 32, depth: int = 2, heads: int = 2) -> SourceBackb
     spec = AudioInput(max_duration_s=30.0, token_stride=TOKEN_STRIDE)
     norm = nn.LayerNorm(width)
     return SourceBackbone(AUDIO, "tiny-whisper", spec, stem, layers, norm, PoolSpec(), RANDOM, stem.log_mel)
+
+
+def _kept(vjp: VjpMode, pair: Pair, blocks: int) -> Path:
+    """The kept copy of a tiny bundle, exported if there is none for this source and these versions."""
+    kept = ROOT / ".pytest_cache" / "bundles" / _key() / f"{pair}-{vjp}-{blocks}"
+    if not kept.is_dir():
+        try:
+            export_sources(kept, tiny_sources(pair), blocks=blocks, vjp=vjp)
+        except (StorageError, OSError):
+            if not kept.is_dir():  # else another process was faster
+                raise
+    return kept
+
+
+def _key() -> str:
+    sources = [*sorted((ROOT / "export").glob("*.py")), *(ROOT / "mmcl_edge" / f"{n}.py" for n in ("bundle", "types"))]
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources))
+    digest.update(Path(__file__).read_bytes())
+    digest.update(repr([(name, version(name)) for name in ("torch", "onnx", "onnxscript", "timm")]).encode())
+    return digest.hexdigest()[:16]
