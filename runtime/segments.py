@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmcl_edge.bundle import BackboneEntry, Bundle, SegmentEntry
+from mmcl_edge.bundle import BackboneEntry, Bundle, FileEntry, SegmentEntry
 from mmcl_edge.runtime.sessions import Graph, SessionFactory
 from mmcl_edge.types import FeatureSpec
 
@@ -24,8 +24,8 @@ class OnnxSegment:
     def __init__(self, bundle: Bundle, entry: SegmentEntry, sessions: SessionFactory) -> None:
         self.entry = entry
         self.forward_graph = sessions.graph(bundle.file(entry.forward))
-        self.vjp_graph = _graph(bundle, entry.vjp, sessions)
-        self.save_graph = _graph(bundle, entry.save, sessions)
+        self.vjp_graph = _training_graph(bundle, entry.vjp, sessions)
+        self.save_graph = _training_graph(bundle, entry.save, sessions)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Features in, features out; differentiable where ``x`` wants a gradient."""
@@ -124,5 +124,5 @@ def output_shape(spec: FeatureSpec, x: Tensor) -> tuple[int, ...]:
     return (x.shape[0], spec.tokens or x.shape[1], spec.dim)
 
 
-def _graph(bundle: Bundle, entry: Any, sessions: SessionFactory) -> Graph | None:
-    return None if entry is None else sessions.graph(bundle.file(entry))
+def _training_graph(bundle: Bundle, entry: FileEntry | None, sessions: SessionFactory) -> Graph | None:
+    return None if entry is None else sessions.graph(bundle.file(entry), plan_memory=False)

@@ -18,20 +18,26 @@ from mmcl_edge.runtime.providers import candidates, check_available, verify
 from mmcl_edge.runtime.threads import ThreadPlan
 
 _LOG_ERRORS_ONLY = 3
+_POWERS_OF_TWO = 0
 
 
 @cache
 def _register_shared_arena() -> None:
-    """One CPU arena for the whole process (registering it twice is an error of ONNX Runtime)."""
+    """One CPU arena for the whole process (registering it twice is an error of ONNX Runtime).
+
+    It grows by powers of two: regions of the size just asked for would not serve the next size, and an adapt step
+    would hold twice what it needs (measured by benchmarks/bench_adapt_step.py).
+    """
     info = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
-    ort.create_and_register_allocator(info, ort.OrtArenaCfg({"arena_extend_strategy": 1}))
+    ort.create_and_register_allocator(info, ort.OrtArenaCfg({"arena_extend_strategy": _POWERS_OF_TWO}))
 
 
 class Graph:
     """One ONNX file as a function of torch tensors; the session is made at the first call. Safe in many threads."""
 
-    def __init__(self, path: Path, factory: SessionFactory) -> None:
+    def __init__(self, path: Path, factory: SessionFactory, *, plan_memory: bool = True) -> None:
         self.path = path
+        self._plan_memory = plan_memory
         self._factory = factory
         self._session: ort.InferenceSession | None = None
         self._lock = threading.Lock()
@@ -42,7 +48,7 @@ class Graph:
         if self._session is None:
             with self._lock:
                 if self._session is None:
-                    self._session = self._factory.create(self.path)
+                    self._session = self._factory.create(self.path, plan_memory=self._plan_memory)
         return self._session
 
     def __call__(self, inputs: Mapping[str, Tensor], outputs: Mapping[str, Sequence[int]]) -> list[Tensor]:
@@ -96,8 +102,13 @@ class SessionFactory:
         self._asked = provider
         self._allow_fallback = allow_fallback
 
-    def create(self, path: Path) -> ort.InferenceSession:
+    def create(self, path: Path, *, plan_memory: bool = True) -> ort.InferenceSession:
         """A session for one file.
+
+        Args:
+            path: the file.
+            plan_memory: take all of a run's memory as one block, planned at the first run of each shape: a little
+                faster, but blocks of many sizes leave holes in the arena that nothing else fits.
 
         Raises:
             BundleError: ONNX Runtime cannot load the file.
@@ -108,6 +119,7 @@ class SessionFactory:
         options.intra_op_num_threads = self.plan.onnx
         options.inter_op_num_threads = 1
         options.log_severity_level = _LOG_ERRORS_ONLY
+        options.enable_mem_pattern = plan_memory
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.use_env_allocators", "1")
         known = set(ort.get_available_providers())
@@ -119,6 +131,6 @@ class SessionFactory:
         self.provider = verify(self._asked, session.get_providers(), allow_fallback=self._allow_fallback)
         return session
 
-    def graph(self, path: Path) -> Graph:
-        """A lazily opened graph."""
-        return Graph(path, self)
+    def graph(self, path: Path, *, plan_memory: bool = True) -> Graph:
+        """A lazily opened graph (``create`` says what the arguments mean)."""
+        return Graph(path, self, plan_memory=plan_memory)
