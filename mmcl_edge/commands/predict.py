@@ -11,7 +11,7 @@ import click
 
 from mmcl_edge.commands.console import Reporter, emit, json_option, progress, table
 from mmcl_edge.commands.options import FiniteRange, provider_option, threads_option
-from mmcl_edge.errors import InputError, PackError
+from mmcl_edge.errors import InputError, MediaError, PackError
 
 if TYPE_CHECKING:
     from mmcl_edge.data.items import MediaItem
@@ -135,6 +135,7 @@ def _windows(item: MediaItem, *, window_s: float, hop_s: float) -> Iterator[Any]
     """``(start_s, end_s, Sample)``; a picture alone has no times. A paired picture belongs to every window."""
     from dataclasses import replace
 
+    from mmcl_edge.data.arrays import MIN_DURATION_S
     from mmcl_edge.data.media import load_picture, load_sample
     from mmcl_edge.data.pictures import SHORT_SIDE_PX
     from mmcl_edge.data.windows import stream_windows
@@ -144,9 +145,15 @@ def _windows(item: MediaItem, *, window_s: float, hop_s: float) -> Iterator[Any]
         yield None, None, load_sample(item)
         return
     picture = None if item.picture is None else load_picture(item.picture, short_side_px=SHORT_SIDE_PX)
+    end_s = None
     for start_s, end_s, sample in stream_windows(timed, window_s=window_s, hop_s=hop_s):
         frames = sample.frames if picture is None else picture
         yield start_s, end_s, replace(sample, frames=frames, source=item.source)
+    if end_s is None:
+        raise MediaError(
+            f"{click.format_filename(timed)} should hold at least {MIN_DURATION_S:g} s of sound, but holds less; "
+            "name a longer one."
+        )
 
 
 def _row(
@@ -159,7 +166,6 @@ def _row(
         "end_s": None if end_s is None else round(end_s, 3),
         "label": answer.label,
         "top": [{"label": label, "probability": probability} for label, probability in answer.top_k(top)],
-        "latency_ms": round(answer.latency_ms["total"], 1),
     }
 
 
