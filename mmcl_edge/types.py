@@ -107,7 +107,7 @@ class Prediction:
         label: the most probable class.
         probabilities: class name to probability; sums to 1.
         expert_load: expert id to the mean gate weight it received over the encoder's blocks; sums to 1.
-        latency_ms: stage name to milliseconds (``preprocess``, ``backbone_and_adapters``, ``total``, ...).
+        latency_ms: stage name to milliseconds: ``preprocess``, ``encode`` (backbones, adapters and head), ``total``.
         pack_digest: the pack that answered (sha256, hex).
     """
 
