@@ -1,0 +1,26 @@
+"""Fixtures that several folders share: tiny bundles, each exported once a test run (exporting takes most of a minute)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from mmcl_edge.bundle import Bundle
+from tests import bundles
+
+TinyBundle = Callable[..., Bundle]
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyBundle:
+    """``tiny(pair, vjp)``: the tiny bundle of that kind; never write into its folder."""
+    made: dict[tuple[str, str], Bundle] = {}
+
+    def get(pair: bundles.Pair = "cnn", vjp: str = "recompute") -> Bundle:
+        if (pair, vjp) not in made:
+            folder = tmp_path_factory.mktemp("bundles") / f"{pair}-{vjp}"
+            made[pair, vjp] = bundles.tiny_bundle(folder, pair=pair, vjp=vjp)
+        return made[pair, vjp]
+
+    return get
