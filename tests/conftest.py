@@ -1,4 +1,4 @@
-"""Fixtures that several folders share: tiny bundles, each exported once a test run (exporting takes most of a minute)."""
+"""Fixtures that several folders share: tiny bundles, one copy of each a test run."""
 
 from __future__ import annotations
 
