@@ -174,10 +174,12 @@ class _Adaptation:
         """The record of the run that made the pack in use, if it was asked for the same."""
         wanted = self._request_digest(task)
         for folder in sorted(self.workspace.runs_path.iterdir()):
-            report = RunRecord(folder).report()
+            record = RunRecord(folder)
+            report = record.report()
             if report is None or self.parent is None or report.pack_digest != self.parent.digest:
                 continue
             if report.request_digest == wanted:
+                record.drop_checkpoint()  # a cut right after the swap left it
                 return replace(report, repeated=True)
         return None
 
