@@ -12,13 +12,15 @@ from mmcl_edge.commands.adapt_view import AdaptView, held_warnings, human
 from mmcl_edge.commands.console import emit, json_option
 from mmcl_edge.commands.main import INTERRUPTED
 from mmcl_edge.commands.options import FiniteRange, provider_option, threads_option
+from mmcl_edge.config import AdaptConfig, MethodConfig
 from mmcl_edge.errors import RejectedError
 
 if TYPE_CHECKING:
-    from mmcl_edge.config import MethodConfig
     from mmcl_edge.runtime.adapt import AdaptRequest
     from mmcl_edge.runtime.run_record import AdaptReport
     from mmcl_edge.runtime.workspace import Workspace
+
+_METHOD, _ADAPT = MethodConfig(), AdaptConfig()
 
 
 @click.command()
@@ -31,18 +33,26 @@ if TYPE_CHECKING:
     type=click.Choice(["inline", "ladder"]),
     help="Adapters inside the backbones, or beside them (much faster).  [default: the pack's in use, else inline]",
 )
-@click.option("--epochs", type=click.IntRange(min=1), metavar="N", help="Passes over the samples.  [default: 8]")
+@click.option(
+    "--epochs",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help=f"Passes over the samples.  [default: {_METHOD.train.epochs}]",
+)
 @click.option(
     "--max-minutes", type=FiniteRange(min=0, min_open=True), metavar="M", help="Stop after the epoch that exceeds this."
 )
 @click.option(
-    "--memory-exemplars", type=click.IntRange(min=0), metavar="N", help="Samples kept for later.  [default: 200]"
+    "--memory-exemplars",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help=f"Samples kept for later.  [default: {_METHOD.replay.exemplars}]",
 )
 @click.option(
     "--tolerance",
     type=FiniteRange(min=0, max=1),
     metavar="X",
-    help="Accuracy that old classes may lose, 0 to 1, before the result is refused.  [default: 0.1]",
+    help=f"Accuracy that old classes may lose, 0 to 1, before the result is refused.  [default: {_ADAPT.tolerance}]",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, metavar="S", help="Of all chance.")
 @provider_option
@@ -81,7 +91,6 @@ def command(
       mmcl-edge adapt --task birds --data ./birds --placement ladder --max-minutes 10
       mmcl-edge adapt --task new_sounds --tolerance 0.2 --json
     """  # noqa: D301
-    from mmcl_edge.config import AdaptConfig
     from mmcl_edge.runtime.adapt import AdaptRequest
     from mmcl_edge.runtime.workspace import Workspace
 
@@ -108,7 +117,6 @@ def method_for(
     Raises:
         PackError: the pack in use is broken.
     """
-    from mmcl_edge.config import MethodConfig
     from mmcl_edge.packs import read_pack
 
     config, current = MethodConfig(), workspace.current_pack()
