@@ -98,14 +98,17 @@ def load_by_order(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
     """Load a checkpoint whose entries have other names but the same order and shapes as the model's.
 
     Raises:
-        ExportError: the number or a shape differs.
+        ExportError: the number, a kind or a shape differs.
     """
     own = model.state_dict()
-    mine = [(name, tuple(value.shape)) for name, value in own.items()]
-    theirs = [tuple(value.shape) for value in state.values()]
-    if [shape for _, shape in mine] != theirs:
+    if _kinds(own) != _kinds(state):
         raise ExportError(
-            f"The checkpoint should hold {len(mine)} tensors in the shapes of {type(model).__name__}, but its "
-            f"{len(theirs)} tensors differ; use the pinned file."
+            f"The checkpoint should hold {len(own)} tensors in the order and shapes of {type(model).__name__}, but its "
+            f"{len(state)} tensors differ; use the pinned file."
         )
     model.load_state_dict(dict(zip(own, state.values(), strict=True)))
+
+
+def _kinds(state: dict[str, torch.Tensor]) -> list[tuple[str, tuple[int, ...]]]:
+    """What each entry is (``weight``, ``bias``, ``running_mean``, ...) and its shape, in order."""
+    return [(name.rpartition(".")[2], tuple(value.shape)) for name, value in state.items()]

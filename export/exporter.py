@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from mmcl_edge.bundle import MANIFEST_NAME, Bundle, BundleManifest
-from mmcl_edge.errors import ExportError
+from mmcl_edge.errors import StorageError
 from mmcl_edge.export.graphs import BackboneExporter
 from mmcl_edge.export.onnx_graph import OPSET
 from mmcl_edge.export.plan import block_count
@@ -54,6 +54,9 @@ def export_bundle(
         MissingExtraError: a package for the backbone is missing.
         StorageError: ``out`` exists (without ``force``) or cannot be written.
     """
+    _refuse_taken_folder(out, force=force)
+    if progress is not None:
+        progress("loading backbones", 0, 1)
     sources = load_sources(audio=audio, frames=frames, untrained=untrained)
     return export_sources(out, sources, blocks=blocks, vjp=vjp, progress=progress, force=force)
 
@@ -68,7 +71,7 @@ def export_sources(
     force: bool = False,
 ) -> Bundle:
     """Export backbones that are loaded already (``export_bundle`` says what the arguments mean)."""
-    _refuse_foreign_folder(out, force=force)
+    _refuse_taken_folder(out, force=force)
     count = block_count((source.depth for source in sources), blocks)
     steps = _Steps(progress, total=len(sources) * (count + 2))
     with atomic_folder(out, replace=force) as folder:
@@ -84,10 +87,12 @@ def export_sources(
     return Bundle.open(out)
 
 
-def _refuse_foreign_folder(out: Path, *, force: bool) -> None:
-    """``force`` replaces bundles and empty folders, never somebody's other files."""
-    if force and out.exists() and not (out / MANIFEST_NAME).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise ExportError(
+def _refuse_taken_folder(out: Path, *, force: bool) -> None:
+    """Before minutes of work. ``force`` replaces bundles and empty folders, never somebody's other files."""
+    if out.exists() and not force:
+        raise StorageError(f"{out} exists already; choose another folder, or replace the bundle with --force.")
+    if out.exists() and not (out / MANIFEST_NAME).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise StorageError(
             f"--force replaces a bundle, but {out} holds other files and no {MANIFEST_NAME}; choose another folder."
         )
 

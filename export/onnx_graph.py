@@ -23,7 +23,17 @@ from mmcl_edge.export.vjp import DynamicAxes
 
 OPSET = 20
 _MAX_SIZES = {"batch": 4096, "tokens": 1500}
-_CHATTY = ("torch", "onnxscript", "onnx_ir", "torch.onnx", "torch.export", "torch.fx", "torch._dynamo")
+_CHATTY = (
+    "torch",
+    "torch.onnx",
+    "torch.export",
+    "torch.fx",
+    "torch._dynamo",
+    "onnxscript",
+    "onnx_ir",
+    "timm",
+    "huggingface_hub",
+)
 
 
 def write_onnx(
@@ -115,7 +125,7 @@ def parse_axis(text: str) -> tuple[int, str]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the exporters' warnings and log lines from the user; errors still come as exceptions."""
+    """Keep the libraries' warnings and log lines from the user; errors still come as exceptions."""
     levels = {name: logging.getLogger(name).level for name in _CHATTY}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -142,18 +142,29 @@ def _split(model: nn.Module, name: str) -> Parts:
 
 
 def _create(name: ModelName, *, in_chans: int, pretrained: bool, image_size: int | None) -> nn.Module:
-    options: dict[str, Any] = {"in_chans": in_chans, "num_classes": 0}
+    """The model with its classifier: timm loads weights strictly only if the classifier stays as it is."""
+    options: dict[str, Any] = {"in_chans": in_chans}
     if image_size and "vit" in name.model:
         options["img_size"] = image_size
-    if name.checkpoint is not None:
-        options["pretrained_cfg_overlay"] = {"file": str(name.checkpoint), "custom_load": False}
     try:
+        if name.checkpoint is not None:
+            options |= _from_file(name.model, name.checkpoint)
         with quiet(), torch.random.fork_rng(devices=[]):
             torch.random.manual_seed(0)
             model: nn.Module = timm.create_model(name.model, pretrained=pretrained, **options)
     except Exception as error:  # timm, the hub client and the weight readers each raise their own types
         raise ExportError(_no_weights(name, error)) from error
     return model
+
+
+def _from_file(model: str, path: Path) -> dict[str, Any]:
+    """Options that make timm take all weights of ``model`` from ``path``, whatever classes it was trained for."""
+    classifier = getattr(timm.get_pretrained_cfg(model), "classifier", None)
+    first = classifier if isinstance(classifier, str) else (classifier or ("",))[0]
+    weight = timm.models.load_state_dict(str(path), weights_only=True).get(f"{first}.weight")
+    classes = 0 if weight is None else weight.shape[0]
+    overlay = {"file": str(path), "custom_load": False, "num_classes": classes, "license": None}
+    return {"pretrained_cfg_overlay": overlay, "num_classes": classes}
 
 
 def _no_weights(name: ModelName, error: Exception) -> str:

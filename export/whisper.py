@@ -40,7 +40,11 @@ class WhisperStem(nn.Module):
 
     def forward(self, waveform: Tensor) -> Tensor:
         """Tokens ``(B, N, D)``; Whisper's own padding to 30 s is left out."""
-        x = F.gelu(self.conv1(self.log_mel(waveform)))  # (B, D, 2N)
+        return self.embed(self.log_mel(waveform))
+
+    def embed(self, log_mel: Tensor) -> Tensor:
+        """Log-mel ``(B, mels, 2N)`` to tokens ``(B, N, D)``."""
+        x = F.gelu(self.conv1(log_mel))  # (B, D, 2N)
         x = F.gelu(self.conv2(x)).transpose(1, 2)  # (B, N, D)
         return x + self.positions[: x.shape[1]]
 
