@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import torch
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
@@ -19,6 +20,18 @@ from mmcl_edge.runtime.threads import ThreadPlan
 
 _LOG_ERRORS_ONLY = 3
 _POWERS_OF_TWO = 0
+_ORT_ERRORS = (
+    ort_state.EPFail,
+    ort_state.Fail,
+    ort_state.InvalidArgument,
+    ort_state.InvalidGraph,
+    ort_state.InvalidProtobuf,
+    ort_state.NoModel,
+    ort_state.NoSuchFile,
+    ort_state.NotImplemented,
+    ort_state.RuntimeException,
+)
+"""What ONNX Runtime raises of its own; they have no base class in common but ``Exception``."""
 
 
 @cache
@@ -126,7 +139,7 @@ class SessionFactory:
         names = [name for name in candidates(self._asked) if name in known]
         try:
             session = ort.InferenceSession(str(path), options, providers=names)
-        except (RuntimeError, ValueError, ort.capi.onnxruntime_pybind11_state.Fail) as error:
+        except (RuntimeError, ValueError, *_ORT_ERRORS) as error:
             raise BundleError(f"ONNX Runtime cannot load {path} ({error}); export the bundle again.") from error
         self.provider = verify(self._asked, session.get_providers(), allow_fallback=self._allow_fallback)
         return session

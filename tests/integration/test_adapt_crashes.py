@@ -140,7 +140,7 @@ def test_a_full_disk_at_every_write_leaves_the_old_pack(tmp_path: Path, template
     old, seen = in_use(workspace), []
     for refused in on_full_disk(lambda: adapt(workspace, small)):
         seen.append((None if refused is None else str(refused), in_use(workspace.open())))
-        workspace = copy_of(template, workspace.root)
+        copy_of(template, workspace.root)
     new = seen[-1][1]
     assert new != old
     kept = [sentence for sentence, digest in seen if digest == old]
