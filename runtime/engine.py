@@ -98,7 +98,7 @@ class Runtime:
         self.close()
 
     def close(self) -> None:
-        """Let go of the model and the sessions; predicting afterwards is an ``InputError``."""
+        """Let go of the model and the sessions; using the runtime afterwards is an ``InputError``."""
         self._loaded = None
         self.backbones = {}
 
@@ -125,7 +125,9 @@ class Runtime:
 
         Raises:
             PackError: the pack is broken or made for another bundle; the one in use stays.
+            InputError: the runtime is closed.
         """
+        self._check_open()
         read = read_pack(pack, bundle_digest=self.bundle.digest)
         model = model_from_pack(read, self.backbones)
         for block in model.blocks:
@@ -189,9 +191,14 @@ class Runtime:
         except InputError as error:
             raise InputError(f"{sample.source or 'a sample'}: {error}") from error
 
+    def _check_open(self) -> None:
+        if not self.backbones:
+            raise InputError("Expected an open runtime, but this one was closed; open another with Runtime.open.")
+
     def _current(self) -> _Loaded:
+        self._check_open()
         loaded = self._loaded
-        if loaded is None or not self.backbones:
+        if loaded is None:
             raise InputError("Expected a pack in use, but none is loaded; call load_pack(path) or pass pack= to open.")
         return loaded
 

@@ -179,8 +179,9 @@ def another(bundle: Bundle, folder: Path) -> Bundle:
 def test_a_closed_runtime_answers_no_more(tiny: TinyBundle, packs):
     with Runtime.open(str(tiny().path), str(packs["ladder"]), "cpu", 1) as runtime:
         runtime.predict(WAVE, None)
-    with pytest.raises(InputError, match="load"):
-        runtime.predict(WAVE, None)
+    for use in (lambda: runtime.predict(WAVE, None), lambda: runtime.load_pack(packs["ladder"]), lambda: runtime.pack):
+        with pytest.raises(InputError, match="was closed"):
+            use()
     runtime.close()
 
 
