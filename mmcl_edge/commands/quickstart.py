@@ -36,7 +36,7 @@ DEFAULT_HOME = Path("quickstart-home")
 @click.option(
     "--epochs",
     type=click.IntRange(min=1),
-    default=8,
+    default=6,
     show_default=True,
     metavar="N",
     help="Passes over the samples.",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from mmcl_edge.commands.console import table
@@ -52,8 +54,8 @@ def _matrix(result: Mapping[str, Any]) -> str:
     ]
     figures = (
         f"final accuracy {100 * result['final_accuracy']:.1f} %, average {100 * result['average_accuracy']:.1f} %, "
-        f"forgetting {100 * result['forgetting']:.1f} points "
-        f"(test pairs: speakers and pictures that were not learned from; guessing gives 10 %)"
+        f"forgetting {100 * result['forgetting']:.1f} points\n"
+        "(test pairs: their speakers and pictures were not learned from; guessing gives 10 %)"
     )
     return table(("accuracy after learning", *tasks, "seconds"), rows) + "\n" + figures
 
@@ -67,15 +69,24 @@ def _predictions(result: Mapping[str, Any]) -> str:
 
 
 def _places(result: Mapping[str, Any]) -> str:
-    return "\n".join(f"{name:<10} {path}" for name, path in result["places"].items())
+    return "\n".join(f"{name:<10} {_near(path)}" for name, path in result["places"].items())
+
+
+def _near(path: str) -> str:
+    """``path`` from the current folder, if it is below it."""
+    with suppress(ValueError):
+        return str(Path(path).relative_to(Path.cwd()))
+    return path
 
 
 def _next(result: Mapping[str, Any]) -> str:
-    places = {name: shlex.quote(path) for name, path in result["places"].items()}
+    places = {name: shlex.quote(_near(path)) for name, path in result["places"].items()}
+    workspace = places["workspace"]
+    variable = workspace if Path(_near(result["places"]["workspace"])).is_absolute() else f'"$PWD"/{workspace}'
     return "\n".join(
         (
             "Go on by hand:",
-            f"  export MMCL_EDGE_HOME={places['workspace']}",
+            f"  export MMCL_EDGE_HOME={variable}",
             f"  mmcl-edge predict {places['samples']}/test/digits_7_9/seven/seven_000.*",
             "  mmcl-edge pack list",
         )
