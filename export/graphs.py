@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mmcl_edge.bundle import BackboneEntry, FileEntry, Parity, SegmentEntry
 from mmcl_edge.export.examples import BATCH_SIZES, TRACE_BATCH, TRACE_DURATION_S, parity_inputs, raw_input
-from mmcl_edge.export.onnx_graph import write_onnx
+from mmcl_edge.export.onnx_graph import explained, write_onnx
 from mmcl_edge.export.parity import Checker, Session
 from mmcl_edge.export.segment import SegmentCheck, SegmentWriter, VjpMode
 from mmcl_edge.export.source import SourceBackbone, traceable
@@ -74,15 +74,17 @@ class BackboneExporter:
 
     def _write_stem(self, trace: Tensor) -> FileEntry:
         stride = getattr(self.source.input, "token_stride", None)
-        return write_onnx(
-            traceable(self.source.stem),
-            (trace,),
-            folder=self.folder,
-            path=f"{self.source.modality}/stem.onnx",
-            input_names=("x",),
-            output_names=("y",),
-            axes=({0: "batch", 1: f"{stride}*tokens"} if stride else {0: "batch"},),
-        )
+        path = f"{self.source.modality}/stem.onnx"
+        with explained(path):
+            return write_onnx(
+                traceable(self.source.stem),
+                (trace,),
+                folder=self.folder,
+                path=path,
+                input_names=("x",),
+                output_names=("y",),
+                axes=({0: "batch", 1: f"{stride}*tokens"} if stride else {0: "batch"},),
+            )
 
     def _front_end(self, inputs: list[Tensor]) -> float | None:
         if self.source.front_end is None:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from mmcl_edge.bundle import FileEntry
+from mmcl_edge.errors import ExportError
 from mmcl_edge.export.vjp import DynamicAxes
 
 OPSET = 20
@@ -121,6 +122,23 @@ def parse_axis(text: str) -> tuple[int, str]:
     """``320*tokens`` as 320 and ``tokens``; a bare name has the factor 1."""
     factor, _, name = text.rpartition("*")
     return int(factor or 1), name
+
+
+@contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Turn the tracers' failures into one sentence.
+
+    Raises:
+        ExportError: tracing or conversion of ``what`` failed.
+    """
+    try:
+        yield
+    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+        lines = [line.strip() for line in str(error.__cause__ or error).splitlines() if line.strip()]
+        reason = lines[0][:200] if lines else type(error).__name__
+        raise ExportError(
+            f"{what} uses an operation that cannot be exported with its gradient ({reason}); choose another backbone."
+        ) from error
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from mmcl_edge.bundle import FileEntry, Parity
-from mmcl_edge.export.onnx_graph import write_onnx
+from mmcl_edge.export.onnx_graph import explained, write_onnx
 from mmcl_edge.export.parity import Checker, Session
 from mmcl_edge.export.partition import Split, split
 from mmcl_edge.export.simplify import simplified
@@ -55,8 +55,15 @@ class SegmentWriter:
         self.folder, self.axes, self.vjp = folder, axes, vjp
 
     def write(self, path: str, module: nn.Module, x: Tensor) -> SegmentGraphs:
-        """Export ``module`` as ``path.onnx`` and its companions; ``x`` is an example of its input."""
-        module = traceable(module)
+        """Export ``module`` as ``path.onnx`` and its companions; ``x`` is an example of its input.
+
+        Raises:
+            ExportError: it holds an operation that has no exported form.
+        """
+        with explained(path):
+            return self._write(path, traceable(module), x)
+
+    def _write(self, path: str, module: nn.Module, x: Tensor) -> SegmentGraphs:
         with torch.no_grad():
             g = torch.zeros_like(module(x))
         forward = self._file(module, [x], f"{path}.onnx", ["x"], ["y"])

@@ -7,6 +7,7 @@ whatever depends on weights alone is computed here, once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -74,6 +75,7 @@ def _symbolic(tensor: Tensor, axes: DynamicAxes, mode: FakeTensorMode) -> Tensor
 def _decompositions() -> dict[Any, Callable[..., Any]]:
     table: dict[Any, Callable[..., Any]] = dict(core_aten_decompositions())
     table[aten.convolution_backward.default] = convolution_backward
+    table[aten.avg_pool2d_backward.default] = avg_pool2d_backward
     table[aten.hardtanh_backward.default] = hardtanh_backward
     table[aten.native_layer_norm_backward.default] = layer_norm_backward
     table[aten.slice_backward.default] = slice_backward
@@ -117,6 +119,29 @@ def convolution_backward(
         for n, m, s, p, r in zip(x.shape[2:], grad.shape[2:], stride, padding, reach, strict=True)
     ]
     return aten.convolution(grad, weight, None, stride, padding, dilation, True, extra, groups), None, None
+
+
+def avg_pool2d_backward(
+    grad: Tensor,
+    x: Tensor,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    ceil_mode: bool,
+    count_include_pad: bool,
+    divisor: int | None,
+) -> Tensor:
+    """Gradient of an average over windows: a transposed convolution with equal weights, channel by channel."""
+    stride = stride or kernel
+    rest = [n + 2 * p - k for n, p, k in zip(x.shape[2:], padding, kernel, strict=True)]
+    overhangs = ceil_mode and any(r % s for r, s in zip(rest, stride, strict=True))
+    if overhangs or (any(padding) and not count_include_pad):
+        raise NotImplementedError("average pooling whose windows differ in size has no traced gradient")
+    channels = x.shape[1]
+    weight = grad.new_full((channels, 1, *kernel), 1.0 / (divisor or math.prod(kernel)))
+    extra = [r % s for r, s in zip(rest, stride, strict=True)]
+    spread: Tensor = aten.convolution(grad, weight, None, stride, padding, [1, 1], True, extra, channels)
+    return spread
 
 
 def hardtanh_backward(grad: Tensor, x: Tensor, low: float, high: float) -> Tensor:

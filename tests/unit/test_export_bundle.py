@@ -12,6 +12,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
+from torch import nn
 
 from mmcl_edge.bundle import Bundle, FileEntry, SegmentEntry
 from mmcl_edge.errors import ExportError, StorageError
@@ -192,6 +193,23 @@ def test_a_front_end_that_disagrees_with_torchaudio_ends_the_export(tmp_path: Pa
 
     with pytest.raises(ExportError, match="audio front end should agree"):
         export_sources(tmp_path / "bundle", (dataclasses.replace(source, front_end=Deaf()),))
+    assert list(tmp_path.iterdir()) == []
+
+
+class Inverse(nn.Module):
+    """An operation that ONNX does not have."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.linalg.inv(x.transpose(1, 2) @ x + torch.eye(x.shape[2])).sum() * x
+
+
+def test_a_layer_that_cannot_be_exported_is_named_in_a_sentence(tmp_path: Path) -> None:
+    source = dataclasses.replace(small_source(), layers=(("blocks.0", Inverse()),))
+    with pytest.raises(
+        ExportError, match=r"^audio/segment_00 uses an operation that cannot be exported .*another"
+    ) as error:
+        export_sources(tmp_path / "bundle", (source,))
+    assert "\n" not in str(error.value)
     assert list(tmp_path.iterdir()) == []
 
 

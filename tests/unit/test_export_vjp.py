@@ -65,6 +65,8 @@ CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], DynamicAxes]] =
     ),
     "mobilenet stage, hard swish": (lambda: timm_part("mobilenetv3_small_050", "blocks.2"), (3, 16, 8, 8), BATCH),
     "resnet stage, relu": (lambda: timm_part("test_resnet", "layer2"), (3, 32, 8, 8), BATCH),
+    "average pooling": (lambda: nn.AvgPool2d(3, stride=2, padding=1), (3, 4, 9, 8), BATCH),
+    "average pooling that leaves a rest": (lambda: nn.AvgPool2d(2), (3, 4, 9, 8), BATCH),
     "convolution, stride 2": (lambda: conv(kernel_size=3, stride=2, padding=1), (3, 4, 9, 8), BATCH),
     "convolution, dilated and grouped": (
         lambda: conv(kernel_size=3, dilation=2, padding=1, groups=2),
