@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+import torch
 
 from mmcl_edge.bundle import Bundle
 from tests import bundles
 
 TinyBundle = Callable[..., Bundle]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_torch_thread() -> None:
+    """As on a device: small tensors gain nothing from more threads, and on a busy machine they lose a lot."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
