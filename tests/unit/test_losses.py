@@ -94,3 +94,19 @@ def test_direct_alignment_uses_only_pairs_that_have_both():
     present = {"audio": torch.tensor([True] * 5 + [False]), "frames": torch.tensor([False] + [True] * 5)}
     value = losses.direct_alignment({"audio": a, "frames": b}, present, temperature=0.1)
     assert float(value) == pytest.approx(float(losses.contrast(a[1:5], b[1:5], temperature=0.1)))
+
+
+def test_balanced_softmax_equals_its_equation():
+    logits, labels, share = rows(dim=3), torch.tensor([0, 1, 2, 0, 1, 2]), torch.tensor([0.7, 0.2, 0.1])
+    weighted = logits.exp() * share
+    expected = -(weighted / weighted.sum(1, keepdim=True))[range(6), labels].log().mean()
+    value = losses.classification(logits, labels, log_prior=share.log())
+    torch.testing.assert_close(value, expected)
+
+
+def test_an_equal_prior_changes_nothing():
+    logits, labels = rows(dim=3), torch.tensor([0, 1, 2, 0, 1, 2])
+    equal = torch.full((3,), 1 / 3).log()
+    torch.testing.assert_close(
+        losses.classification(logits, labels, log_prior=equal), losses.classification(logits, labels)
+    )
