@@ -69,7 +69,7 @@ class BackboneExporter:
         features = [source.stem(x) for x in inputs]
         for x, y in zip(inputs, features, strict=True):
             check.compare(session(x), [y])
-        parity = Parity(forward=check.worst, batch_sizes=BATCH_SIZES)
+        parity = Parity(forward=check.bound, batch_sizes=BATCH_SIZES)
         return entry, parity, self._front_end(inputs), [source.stem(trace), *features]
 
     def _write_stem(self, trace: Tensor) -> FileEntry:
@@ -92,7 +92,7 @@ class BackboneExporter:
         check = Checker(f"{self.source.modality} front end")
         for x in inputs:
             check.compare([self.source.front_end(x)], [self.source.front_end.reference(x)])
-        return check.worst
+        return check.bound
 
     def _segment(
         self, stem: str, names: tuple[str, ...], module: nn.Module, travel: list[Tensor]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,6 +26,18 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
     size = float(torch.linalg.vector_norm(expected.double()))
     error = distance / size if size > 0 else distance
     return error if error == error else float("inf")
+
+
+def rounded_up(error: float) -> float:
+    """The next of ..., 1e-7, 2e-7, 5e-7, 1e-6, ...
+
+    Manifests hold such bounds: a measurement differs a little from machine to machine, a bundle's digest must not.
+    """
+    if error == 0:
+        return 0.0
+    exponent = math.floor(math.log10(error))
+    steps = (float(f"{step}e{exponent}") for step in (1, 2, 5, 10))
+    return next(step for step in steps if error <= step * (1 + 1e-9))
 
 
 class Session:
@@ -74,6 +87,11 @@ class Checker:
     def __init__(self, what: str) -> None:
         self.what = what
         self.worst = 0.0
+
+    @property
+    def bound(self) -> float:
+        """What the manifest records: ``worst``, rounded up."""
+        return rounded_up(self.worst)
 
     def compare_vjp(
         self,

@@ -206,14 +206,28 @@ def _name_products(module: fx.GraphModule) -> None:
 
 
 def fold_constants(module: fx.GraphModule) -> None:
-    """Replace every operation whose tensors are all weights by its value, in place."""
+    """Replace every operation whose tensors are all weights by its value, in place.
+
+    A transposed matrix stays an operation, so that a weight that is used both ways is stored once.
+    """
     for node in list(module.graph.nodes):
         inputs = node.all_input_nodes
-        if node.op == "call_function" and inputs and all(n.op == "get_attr" for n in inputs):
+        if _is_transpose(node):
+            if _is_transpose(inputs[0]):
+                node.replace_all_uses_with(inputs[0].all_input_nodes[0])
+        elif node.op == "call_function" and inputs and all(n.op == "get_attr" for n in inputs):
             _replace_by_value(module, node)
     module.graph.eliminate_dead_code()
     module.delete_all_unused_submodules()
     module.recompile()
+
+
+def _is_transpose(node: fx.Node) -> bool:
+    """Whether the node is a weight matrix, transposed (once or again)."""
+    if node.target is not aten.permute.default or list(cast(Sequence[int], node.args[1])) != [1, 0]:
+        return False
+    source = node.all_input_nodes[0]
+    return source.op == "get_attr" or _is_transpose(source)
 
 
 def _replace_by_value(module: fx.GraphModule, node: fx.Node) -> None:

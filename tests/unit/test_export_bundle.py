@@ -19,7 +19,7 @@ from mmcl_edge.errors import ExportError, StorageError
 from mmcl_edge.export import segment as segment_module
 from mmcl_edge.export.exporter import export_bundle, export_sources
 from mmcl_edge.export.onnx_graph import OPSET
-from mmcl_edge.export.parity import MAX_RELATIVE_ERROR, Checker, relative_error
+from mmcl_edge.export.parity import MAX_RELATIVE_ERROR, Checker, relative_error, rounded_up
 from mmcl_edge.export.source import SourceBackbone
 from mmcl_edge.export.torch_backbone import TorchBackbone
 from mmcl_edge.types import AUDIO, FRAMES, Backbone
@@ -232,6 +232,14 @@ def test_relative_error_and_its_limit(found: list[float], error: float) -> None:
     with pytest.raises(ExportError, match=r"The exported graph should agree with torch to 0\.0001"):
         check.compare([EXPECTED, torch.tensor(found)], [EXPECTED, EXPECTED])
     return None
+
+
+BOUNDS = {0.0: 0.0, 1e-7: 1e-7, 1.1e-7: 2e-7, 2e-7: 2e-7, 3.97e-6: 5e-6, 9.9e-5: 1e-4, 1.0: 1.0, 7.0: 10.0}
+
+
+@pytest.mark.parametrize("error, bound", BOUNDS.items())
+def test_manifests_hold_bounds_from_a_coarse_series(error: float, bound: float) -> None:
+    assert rounded_up(error) == bound
 
 
 def test_relative_error_of_nothing_against_nothing_is_zero() -> None:

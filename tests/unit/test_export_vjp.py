@@ -132,6 +132,14 @@ def test_the_vjp_of_saved_activations_has_no_product_of_the_forward_pass() -> No
     assert products(only_outputs(joint, [1])) == 8 + 5  # the forward's last product is not needed again
 
 
+def test_a_weight_used_both_ways_is_held_once() -> None:
+    module = WhisperLayer(16, 2).eval().requires_grad_(False)
+    vjp = only_outputs(trace_joint(traceable(module), torch.randn(3, 7, 16), TOKENS), [1])
+    held = {str(node.target) for node in vjp.graph.nodes if node.op == "get_attr"}
+    matrices = [value for name in held if (value := vjp.get_parameter(name)).dim() == 2]
+    assert sorted(tuple(value.shape) for value in matrices) == [(16, 16), (16, 64), (48, 16), (64, 16)]
+
+
 def test_simplifying_leaves_no_norm_and_no_factor_behind_convolutions() -> None:
     module = timm_part("tf_efficientnet_lite0", "blocks.1")
     joint = simplified(trace_joint(traceable(module), torch.randn(3, 16, 12, 12), BATCH))
