@@ -1,15 +1,19 @@
-"""Every program in examples/ runs, on a tiny bundle with random weights."""
+"""Every program in examples/, and the one in README, runs on a tiny bundle with random weights."""
 
+import re
 import runpy
 import sys
 from pathlib import Path
 
 import pytest
 
+from mmcl_edge.commands.main import COMMANDS
 from mmcl_edge.runtime.workspace import Workspace
 from tests.integration.commands import write_pair, write_task
+from tests.integration.test_data_makers import write_picture, write_sound
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "examples"
 MAX_LINES = 60
 
 
@@ -50,3 +54,25 @@ def test_every_example_is_tested_and_short():
     for program in programs:
         assert f'"{program.name}"' in Path(__file__).read_text(), program.name
         assert len(program.read_text().splitlines()) < MAX_LINES
+
+
+def test_the_program_in_readme(home, tmp_path, monkeypatch, capsys):
+    program = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL).group(1)
+    monkeypatch.chdir(tmp_path)
+    Path("bundle").symlink_to(Workspace(home).bundle_path)
+    write_task(Path("home/tasks/new_sounds"), "low", "high")
+    write_sound(Path("ring.wav"))
+    write_picture(Path("ring.jpg"))
+    exec(compile(program, "README.md", "exec"), {})
+    assert "'low'" in capsys.readouterr().out
+
+
+def test_readme_names_every_command():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [name for name in COMMANDS if f"`mmcl-edge {name}" not in text] == []
+
+
+@pytest.mark.parametrize("document", [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")], ids=lambda path: path.name)
+def test_links_lead_somewhere(document):
+    links = re.findall(r"\]\((?!https?://)([^)#]+)[^)]*\)", document.read_text(encoding="utf-8"))
+    assert [link for link in links if not (document.parent / link).exists()] == []
