@@ -32,6 +32,13 @@ STAGES = {
 MAX_LISTED = 5
 """Skipped files that are named; all are counted."""
 
+POOR = 0.5
+"""Accuracy on new classes below which the result comes with advice."""
+_ADVICE = (
+    "the new classes are recognised poorly: teach them with more samples or --epochs, "
+    "or take this back with 'mmcl-edge pack rollback'"
+)
+
 
 class AdaptView:
     """Progress of one run: lines that stay and, on a terminal, a bar with the time left."""
@@ -73,7 +80,8 @@ class AdaptView:
         self._trained_s = time.monotonic()
         self._say(STAGES.get(stage, stage))
         if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], description=STAGES.get(stage, stage), completed=0, total=None)
+            self._bar.remove_task(self._bar.task_ids[0])
+            self._bar.add_task(STAGES.get(stage, stage), total=None)
 
     def _on_progress(self, progress: Progress) -> None:
         self._epochs = progress.epochs
@@ -194,6 +202,7 @@ def _facts(result: Mapping[str, Any]) -> str:
         ("pack", pack),
         ("skipped", _skipped(result)),
         *(("warning", text) for text in result["warnings"]),
+        *([("advice", _ADVICE)] if result["accepted"] and (result["after"]["new"] or 0.0) < POOR else []),
     ]
     return "\n".join(f"{name:<10} {text}" for name, text in rows)
 

@@ -99,6 +99,14 @@ def test_a_refused_result_says_why_and_what_stays(taught, tmp_path, forgetful):
     assert f"The pack {current[:16]} stays in use" in text.stdout
 
 
+@pytest.mark.parametrize("accuracy", [0.0, 1.0])
+def test_poor_new_classes_come_with_advice(home, monkeypatch, accuracy):
+    write_task(home / "tasks" / "a", "low", "high")
+    monkeypatch.setattr(engine, "_accuracies", lambda *_: {"old": None, "new": accuracy})
+    text = run("adapt", "--task", "a", *QUICK).stdout
+    assert ("recognised poorly" in text) == (accuracy == 0.0)
+
+
 def test_corrupt_files_are_counted_and_the_first_are_named(home):
     data = write_task(home / "tasks" / "a", "low", "high", count=3)
     for number in range(7):
@@ -138,6 +146,7 @@ def test_a_terminal_gets_a_bar_and_lines_that_stay(monkeypatch, capsys):
         events.on_stage("train")
         events.on_progress(Progress(1, 2, 1, 1, {"classification": 0.5}))
         events.on_epoch(1, {"classification": 0.5})
+        events.on_stage("write")
     written = capsys.readouterr()
     assert "a: epoch 1/2: classification 0.500" in written.err
     assert written.out == ""
