@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,6 +25,10 @@ from tests import bundles
 from tests.conftest import TinyBundle
 
 TOLERANCE = 1e-4
+KINKED = 1e-2
+"""For one parameter below a real network with ReLU6: its gradient jumps where an activation lies within rounding of a
+kink, and torch in single precision is itself 7e-4 from torch in double (see ``export/kinks.py``; the exporter compares
+every segment on one side of every kink). The whole gradient does not notice: it is held to 1e-4 there too."""
 CLASSES = 4
 HEAD = HeadConfig(joint_dim=32, fusion_hidden=48)
 
@@ -64,9 +69,9 @@ def loss_of(output: ModelOutput) -> torch.Tensor:
     return classification + 0.5 * losses.alignment(output.z, output.joint, output.present, temperature=0.5)
 
 
-def gradients(model: Model, bundle: Bundle) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+def gradients(model: Model, bundle: Bundle, given: list[Sample]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     prepare = Preprocessor(bundle.manifest)
-    output = model(model.encoder.collate(model.encoder.prepare([prepare(sample) for sample in samples()])))
+    output = model(model.encoder.collate(model.encoder.prepare([prepare(sample) for sample in given])))
     loss_of(output).backward()
     found = {name: value.grad for name, value in model.named_parameters() if value.numel()}
     return output.logits.detach(), {name: grad for name, grad in found.items() if grad is not None}
@@ -76,19 +81,33 @@ def error(found: torch.Tensor, expected: torch.Tensor) -> float:
     return float((found - expected).norm() / expected.norm())
 
 
-def check(bundle: Bundle, peers: dict[str, TorchBackbone], placement: str, attention: str) -> None:
+def check(
+    bundle: Bundle,
+    peers: dict[str, TorchBackbone],
+    placement: str,
+    attention: str = "latents",
+    *,
+    given: list[Sample] | None = None,
+    each: float = TOLERANCE,
+) -> set[str]:
+    """Logits, the whole gradient, and each parameter's to ``each``; returns the parameters whose gradient is not 0."""
+    given = samples() if given is None else given
     sessions = SessionFactory(ThreadPlan(onnx=1), provider="cpu")
-    ours = model_on(open_backbones(bundle, sessions), placement, attention)
-    theirs = model_on(peers, placement, attention)
-    logits, found = gradients(ours, bundle)
-    expected_logits, expected = gradients(theirs, bundle)
+    logits, found = gradients(model_on(open_backbones(bundle, sessions), placement, attention), bundle, given)
+    expected_logits, expected = gradients(model_on(peers, placement, attention), bundle, given)
     assert error(logits, expected_logits) <= TOLERANCE
-    assert set(found) == set(expected) == {name for name, value in theirs.named_parameters() if value.numel()}
-    assert [name for name, grad in expected.items() if not grad.abs().sum() > 0] == []
-    errors = {name: error(found[name], expected[name]) for name in expected}
-    assert {name: value for name, value in errors.items() if value > TOLERANCE} == {}
+    assert found.keys() == expected.keys()
+    alive = {name for name, grad in expected.items() if grad.abs().sum() > 0}
+    assert {name for name, grad in found.items() if grad.abs().sum() > 0} == alive
+    errors = {name: error(found[name], expected[name]) for name in alive}
+    assert {name: value for name, value in errors.items() if value > each} == {}
     everything = [torch.cat([grads[name].flatten() for name in expected]) for grads in (found, expected)]
     assert error(everything[0], everything[1]) <= TOLERANCE
+    return alive
+
+
+def everything_trainable(peers: dict[str, TorchBackbone], placement: str, attention: str = "latents") -> set[str]:
+    return {name for name, value in model_on(peers, placement, attention).named_parameters() if value.numel()}
 
 
 def tiny_peers(pair: bundles.Pair) -> dict[str, TorchBackbone]:
@@ -107,7 +126,8 @@ CASES = [
 
 @pytest.mark.parametrize(("pair", "vjp", "placement", "attention"), CASES, ids=["-".join(case) for case in CASES])
 def test_gradients_of_a_tiny_pair_equal_torch(tiny: TinyBundle, pair, vjp, placement, attention):
-    check(tiny(pair, vjp), tiny_peers(pair), placement, attention)
+    alive = check(tiny(pair, vjp), tiny_peers(pair), placement, attention)
+    assert alive == everything_trainable(tiny_peers(pair), placement, attention)
 
 
 @pytest.fixture(scope="module")
@@ -119,17 +139,26 @@ def default_pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, dict
     return export_bundle(tmp_path_factory.mktemp("default") / "bundle"), peers
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("placement", ["inline", "ladder"])
-def test_gradients_of_the_default_pair_equal_torch(default_pair, placement):
-    check(*default_pair, placement, "latents")
+def test_gradients_of_the_default_pair_equal_torch(default_pair, placement: str):
+    alive = check(*default_pair, placement, each=KINKED if placement == "inline" else TOLERANCE)
+    assert alive == everything_trainable(default_pair[1], placement)
+
+
+def test_gradients_of_the_default_sound_backbone_equal_torch_one_by_one(default_pair):
+    """It has no kinks, so every parameter is held to the tolerance."""
+    alive = check(
+        *default_pair, "inline", given=[replace(one, frames=None) for one in samples() if one.audio is not None]
+    )
+    assert {f"encoder.adapters.{block}.bank.stacks.audio.down" for block in range(4)} <= alive
 
 
 def test_a_wrong_vjp_would_be_seen(tiny: TinyBundle, monkeypatch: pytest.MonkeyPatch):
     """The comparison has teeth: a product one part in a thousand off fails it."""
     from mmcl_edge.runtime.segments import OnnxSegment
 
+    check(tiny("cnn"), tiny_peers("cnn"), "inline")
     exact: Callable[..., torch.Tensor] = OnnxSegment.vjp
     monkeypatch.setattr(OnnxSegment, "vjp", lambda *arguments: 1.001 * exact(*arguments))
     with pytest.raises(AssertionError):
-        check(tiny("cnn"), tiny_peers("cnn"), "inline", "latents")
+        check(tiny("cnn"), tiny_peers("cnn"), "inline")
