@@ -20,7 +20,7 @@ def main(home: str, bundle: str, task: str) -> None:
     request = AdaptRequest(
         name=Path(task).name,
         data=Path(task),
-        method=MethodConfig(adapter=AdapterConfig(placement="ladder"), train=TrainConfig(epochs=6)),
+        method=MethodConfig(adapter=AdapterConfig(placement="ladder"), train=TrainConfig(epochs=6, min_steps=0)),
         adapt=AdaptConfig(seed=0, tolerance=0.1),
     )
     events = AdaptEvents(on_epoch=lambda epoch, losses: print(f"epoch {epoch}: loss {losses['total']:.3f}"))

@@ -114,6 +114,12 @@ class TrainConfig(FrozenModel):
     """The optimisation loop of one experience."""
 
     epochs: int = Field(12, ge=1, description="Passes over the experience's samples.")
+    min_steps: int = Field(
+        48,
+        ge=0,
+        description="Least optimizer steps of an experience: few samples get more epochs, for a handful of steps "
+        "teaches nothing [I].",
+    )
     batch_size: int = Field(
         16, ge=1, description="Current samples per step; as many exemplars are added [S: same size]."
     )
@@ -145,4 +151,6 @@ class AdaptConfig(FrozenModel):
     tolerance: float = Field(
         0.1, ge=0, le=1, description="Accuracy on old classes that a new pack may lose before it is refused."
     )
-    max_minutes: float | None = Field(None, gt=0, description="Stop after the epoch that exceeds this time.")
+    max_minutes: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="Stop after the epoch that exceeds this time."
+    )

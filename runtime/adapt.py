@@ -61,7 +61,7 @@ class AdaptRequest:
     """
 
     name: str
-    data: Path | None = None
+    data: Path | str | None = None
     method: MethodConfig = field(default_factory=MethodConfig)
     adapt: AdaptConfig = field(default_factory=AdaptConfig)
     provider: str = "auto"
@@ -148,7 +148,7 @@ class _Adaptation:
 
     def _read_task(self) -> TaskFolder:
         known = () if self.parent is None else self.parent.manifest.label_names
-        folder = self.request.data or self.workspace.task_folder(self.request.name)
+        folder = Path(self.request.data or self.workspace.task_folder(self.request.name))
         self.workspace.task_folder(self.request.name)  # the name must be one a folder can have
         self.events.on_stage("read")
         minimum = self.request.adapt.min_samples
@@ -171,8 +171,11 @@ class _Adaptation:
         return sha256_bytes(canonical_json([self._request_digest(task), parent]))[:16]
 
     def _finished(self, task: TaskFolder) -> AdaptReport | None:
-        """The record of the run that made the pack in use, if it was asked for the same."""
+        """The record of the run that made the pack in use, or that was refused, if it was asked for the same."""
         wanted = self._request_digest(task)
+        refused = RunRecord(self.workspace.run_folder(self._run_id(task))).report()
+        if refused is not None and not refused.accepted:
+            return replace(refused, repeated=True)
         for folder in sorted(self.workspace.runs_path.iterdir()):
             record = RunRecord(folder)
             report = record.report()

@@ -44,7 +44,7 @@ class AdaptReport:
         resumed_from_epoch: where an interrupted run went on; ``None`` if it was not interrupted.
         parent_digest: the pack it started from.
         pack_digest: the new pack; ``None`` if refused.
-        repeated: nothing was done, for the pack in use is the result of this very request.
+        repeated: nothing was done, for this very request made the pack in use, or was refused before.
     """
 
     run_id: str

@@ -34,13 +34,14 @@ def method(**train: Any) -> MethodConfig:
         adapter=AdapterConfig(placement=placement, **shape),
         head=HeadConfig(joint_dim=16, fusion_hidden=16),
         replay=ReplayConfig(exemplars=exemplars),
-        train=TrainConfig(**{"epochs": 2, "batch_size": 8, "learning_rate": 1e-2} | train),
+        train=TrainConfig(**{"epochs": 2, "min_steps": 0, "batch_size": 8, "learning_rate": 1e-2} | train),
     )
 
 
 def request(name: str, **changes: Any) -> AdaptRequest:
-    """A request on one thread; fields of ``AdaptConfig`` may be given by name."""
-    how = AdaptConfig(**{key: changes.pop(key) for key in list(changes) if key in AdaptConfig.model_fields})
+    """A request on one thread; fields of ``AdaptConfig`` may be given by name. Any accuracy is accepted by default."""
+    given = {key: changes.pop(key) for key in list(changes) if key in AdaptConfig.model_fields}
+    how = AdaptConfig(**{"tolerance": 1.0} | given)
     return AdaptRequest(name, adapt=how, threads=1, **{"method": method(), "provider": "cpu"} | changes)
 
 

@@ -37,7 +37,7 @@ _METHOD, _ADAPT = MethodConfig(), AdaptConfig()
     "--epochs",
     type=click.IntRange(min=1),
     metavar="N",
-    help=f"Passes over the samples.  [default: {_METHOD.train.epochs}]",
+    help=f"Passes over the samples.  [default: {_METHOD.train.epochs}, more where samples are few]",
 )
 @click.option(
     "--max-minutes", type=FiniteRange(min=0, min_open=True), metavar="M", help="Stop after the epoch that exceeds this."
@@ -125,7 +125,7 @@ def method_for(
         config = config.model_copy(update={"adapter": model.adapter, "head": model.head})
     changes: dict[str, dict[str, Any]] = {
         "adapter": {"placement": placement},
-        "train": {"epochs": epochs},
+        "train": {"epochs": epochs, "min_steps": None if epochs is None else 0},
         "replay": {"exemplars": memory_exemplars},
     }
     parts = {part: _with(getattr(config, part), values) for part, values in changes.items()}
@@ -146,7 +146,7 @@ def run(workspace: Workspace, request: AdaptRequest, *, quiet: bool) -> dict[str
             report = adapt(workspace, request, view.events())
         except KeyboardInterrupt:
             view.close()
-            click.echo(_interrupted(view.epochs_done, request.method.train.epochs), err=True)
+            click.echo(_interrupted(view.epochs_done, view.epochs), err=True)
             click.get_current_context().exit(INTERRUPTED)
     current = workspace.current_pack()
     return {

@@ -50,7 +50,7 @@ class AdaptView:
         self._bar: Bar | None = None
         self._trained_s = 0.0
         self._from_epoch = 0
-        self._epochs = 0
+        self.epochs = 0
 
     def __enter__(self) -> AdaptView:
         if not self._quiet and sys.stderr.isatty():
@@ -84,7 +84,7 @@ class AdaptView:
             self._bar.add_task(STAGES.get(stage, stage), total=None)
 
     def _on_progress(self, progress: Progress) -> None:
-        self._epochs = progress.epochs
+        self.epochs = progress.epochs
         if progress.step == 1 and not self.epochs_done:
             self._from_epoch = progress.epoch - 1
         if self._bar is not None:
@@ -96,9 +96,9 @@ class AdaptView:
     def _on_epoch(self, epoch: int, losses: Mapping[str, float]) -> None:
         self.epochs_done = epoch
         each_s = (time.monotonic() - self._trained_s) / (epoch - self._from_epoch)
-        left = f"; {_seconds(each_s * (self._epochs - epoch))} left" if epoch < self._epochs else ""
+        left = f"; {_seconds(each_s * (self.epochs - epoch))} left" if epoch < self.epochs else ""
         named = ", ".join(f"{name} {value:.3f}" for name, value in losses.items())
-        self._say(f"epoch {epoch}/{self._epochs}: {named}{left}")
+        self._say(f"epoch {epoch}/{self.epochs}: {named}{left}")
 
     def _say(self, text: str) -> None:
         if self._bar is not None:
@@ -169,16 +169,17 @@ def human(result: Mapping[str, Any]) -> str:
 
 def _headline(result: Mapping[str, Any]) -> str:
     classes = f"{result['task']} ({', '.join(result['classes'])})"
-    if result["repeated"]:
+    if result["repeated"] and result["accepted"]:
         return f"Done already: the pack in use learned {classes} by this very command, so nothing was changed."
     if result["accepted"]:
         return f"Learned {classes} in {_seconds(result['duration_s'])}."
     before, after = result["before"]["old"], result["after"]["old"]
     stays = result["pack_in_use"]
+    again = " This very command was refused before, so it was not run again." if result["repeated"] else ""
     return (
         f"Refused: accuracy on old classes fell from {_percent(before)} to {_percent(after)}, and at most "
         f"{100 * result['tolerance']:g} points may be lost. The pack {stays[:16]} stays in use. Add samples to "
-        f"{result['task']}, keep more exemplars (--memory-exemplars), or allow a larger loss (--tolerance)."
+        f"{result['task']}, keep more exemplars (--memory-exemplars), or allow a larger loss (--tolerance).{again}"
     )
 
 

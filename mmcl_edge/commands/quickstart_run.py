@@ -115,7 +115,7 @@ class _Quickstart:
     def _learn(self, task: str, tests: list[list[Sample]]) -> Row:
         settings = self.settings
         method = MethodConfig(
-            adapter=AdapterConfig(placement=settings.placement), train=TrainConfig(epochs=settings.epochs)
+            adapter=AdapterConfig(placement=settings.placement), train=TrainConfig(epochs=settings.epochs, min_steps=0)
         )
         request = AdaptRequest(
             task,

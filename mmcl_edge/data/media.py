@@ -65,16 +65,17 @@ def load_sample(item: MediaItem, *, max_frames: int = 4, short_side_px: int | No
     return Sample(audio, frames, label=item.label, source=item.source)
 
 
-def load_audio(path: Path) -> NDArray[np.float32]:
+def load_audio(path: Path | str) -> NDArray[np.float32]:
     """A sound file as a mono waveform ``(samples,)`` in [-1, 1] at 16 kHz, at most ten minutes.
 
     Raises:
         MediaError: corrupt, truncated, empty, too short or too long.
     """
+    path = Path(path)
     return collect(path, pieces_of(path), max_duration_s=MAX_DURATION_S)
 
 
-def load_picture(path: Path, *, short_side_px: int | None = None) -> NDArray[np.uint8]:
+def load_picture(path: Path | str, *, short_side_px: int | None = None) -> NDArray[np.uint8]:
     """A picture file as ``(1, H, W, 3)`` uint8 RGB, upright, transparency over white.
 
     Args:
@@ -84,6 +85,7 @@ def load_picture(path: Path, *, short_side_px: int | None = None) -> NDArray[np.
     Raises:
         MediaError: corrupt, truncated, empty, too small or too large.
     """
+    path = Path(path)
     check_file(path)
     if path.stat().st_size > MAX_PICTURE_BYTES:
         raise broken(path, f"expected a picture file of at most {MAX_PICTURE_BYTES >> 20} MiB, but it is larger")
@@ -103,12 +105,13 @@ def _first_frame(path: Path) -> av.VideoFrame:
     raise broken(path, "expected a picture, but none could be decoded")
 
 
-def load_video(path: Path, *, max_frames: int, short_side_px: int | None = None) -> Sample:
+def load_video(path: Path | str, *, max_frames: int, short_side_px: int | None = None) -> Sample:
     """A video file as its sound track and up to ``max_frames`` frames, uniformly spaced in time.
 
     Raises:
         MediaError: corrupt, truncated, empty, without pictures, or longer than ten minutes.
     """
+    path = Path(path)
     length_s = videos.duration_s(path)
     check_length(path, length_s, MAX_DURATION_S)
     picker = videos.FramePicker(videos.even_times(0.0, length_s, max_frames), short_side_px=short_side_px)

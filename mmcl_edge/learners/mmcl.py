@@ -14,6 +14,7 @@ ends with the same bits as one that was not.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Any
@@ -75,8 +76,8 @@ class MmclLearner:
             run.train_epoch(on_progress)
         self.finish(run)
 
-    def begin(self, experience: Experience, *, epochs: int | None = None) -> ExperienceRun:
-        """Phase 1 (see the module docstring); ``epochs`` overrides the configured number."""
+    def begin(self, experience: Experience) -> ExperienceRun:
+        """Phase 1 (see the module docstring)."""
         samples = [*experience.train, *self.buffer.exemplars]
         prepared = self.prepare(samples)
         teacher = self._teach(prepared) if self.experiences else None
@@ -92,7 +93,7 @@ class MmclLearner:
             teacher=teacher,
             seed=self.seed,
             step=self.experiences,
-            epochs=epochs or self.config.train.epochs,
+            epochs=self._epochs(len(experience.train)),
         )
 
     def finish(self, run: ExperienceRun) -> None:
@@ -118,6 +119,11 @@ class MmclLearner:
     def state_dict(self) -> dict[str, Tensor]:
         """The pack's tensors."""
         return model_tensors(self.model)
+
+    def _epochs(self, samples: int) -> int:
+        """The configured number of epochs, or as many as the least number of steps takes."""
+        train = self.config.train
+        return max(train.epochs, math.ceil(train.min_steps / math.ceil(samples / train.batch_size)))
 
     def _grow(self, classes: Sequence[str]) -> None:
         generator = generator_for(self.seed, self.experiences, "grow")

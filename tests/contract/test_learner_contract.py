@@ -46,7 +46,7 @@ def mmcl(**adapter: object) -> Spec:
     )
 
     def new(seed: int, epochs: int) -> MmclLearner:
-        train = TrainConfig(epochs=epochs, batch_size=BATCH, learning_rate=1e-2)
+        train = TrainConfig(epochs=epochs, min_steps=0, batch_size=BATCH, learning_rate=1e-2)
         config = shape.model_copy(update={"train": train})
         model = build_model(config.adapter, config.head, backbones(), generator=generator_for(seed, "model"))
         return MmclLearner(model, config, preprocess=preprocess, seed=seed)
@@ -209,7 +209,7 @@ def test_what_it_froze_stays_to_the_last_bit(spec: Spec):
 def test_there_is_always_an_expert_left_to_learn(spec: Spec):
     learner = spec.new(0, FEW)
     for label in CLASSES:
-        run = learner.begin(experience(label, count=2), epochs=1)
+        run = learner.begin(experience(label, count=2))
         assert all(block.trainable_experts >= learner.config.adapter.active_experts for block in learner.model.blocks)
         run.train_epoch()
         learner.finish(run)

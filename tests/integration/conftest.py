@@ -28,7 +28,7 @@ def taught_template(tmp_path_factory: pytest.TempPathFactory, fresh_template: Pa
     root = tmp_path_factory.mktemp("taught") / "home"
     shutil.copytree(fresh_template, root, symlinks=True)
     workspace = Workspace(root).open()
-    method = MethodConfig(adapter=AdapterConfig(placement="ladder"), train=TrainConfig(epochs=1))
+    method = MethodConfig(adapter=AdapterConfig(placement="ladder"), train=TrainConfig(epochs=1, min_steps=0))
     adapt(workspace, AdaptRequest("first", data=write_task(root / "tasks" / "first", "low", "high"), method=method))
     return root
 
