@@ -1,0 +1,78 @@
+"""Samples to the tensors that stems take: lengths, token counts, resizing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from mmcl_edge.bundle import AudioInput, FramesInput
+from mmcl_edge.errors import InputError
+from mmcl_edge.runtime.preprocess import prepare_audio, prepare_frames
+
+SOUND = AudioInput(max_duration_s=30.0, token_stride=320)
+FIXED = AudioInput(max_duration_s=30.0, fixed_samples=32_000)
+
+
+def wave(samples: int) -> np.ndarray:
+    return np.arange(1, samples + 1, dtype=np.float32)
+
+
+@pytest.mark.parametrize(
+    ("samples", "padded", "tokens"),
+    [(16_000, 16_000, 50), (16_001, 32_000, 51), (800, 16_000, 3), (480_000, 480_000, 1500), (15_999, 16_000, 50)],
+)
+def test_sound_is_padded_to_whole_seconds_and_its_tokens_counted(samples: int, padded: int, tokens: int):
+    item = prepare_audio(wave(samples), SOUND)
+    assert item.values.shape == (1, padded)
+    assert torch.equal(item.values[0, :samples], torch.from_numpy(wave(samples)))
+    assert not item.values[0, samples:].any()
+    assert (item.tokens, item.total_tokens) == (tokens, padded // 320)
+
+
+@pytest.mark.parametrize("samples", [900, 32_000, 50_000], ids=["shorter", "equal", "longer"])
+def test_sound_of_a_fixed_length(samples: int):
+    item = prepare_audio(wave(samples), FIXED)
+    assert item.values.shape == (1, 32_000)
+    assert torch.equal(item.values[0, : min(samples, 32_000)], torch.from_numpy(wave(samples)[:32_000]))
+    assert item.tokens is None
+
+
+@pytest.mark.parametrize(("samples", "said"), [(799, "0.050"), (480_001, "30.000")], ids=["short", "long"])
+def test_sound_out_of_range_is_refused(samples: int, said: str):
+    with pytest.raises(InputError, match=rf"0\.05 to 30 s, but it lasts {said}"):
+        prepare_audio(wave(samples), SOUND)
+
+
+def picture(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (2, height, width, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (8, 8), (500, 20), (31, 640)], ids=str)
+@pytest.mark.parametrize("keep_aspect", [True, False])
+@pytest.mark.parametrize("crop_fraction", [1.0, 0.875])
+def test_pictures_of_any_size_become_the_size_asked_for(size: tuple[int, int], keep_aspect: bool, crop_fraction: float):
+    spec = FramesInput(height=48, width=32, keep_aspect=keep_aspect, crop_fraction=crop_fraction)
+    out = prepare_frames(picture(*size), spec)
+    assert out.shape == (2, 3, 48, 32)
+    assert out.is_contiguous()
+    assert 0 <= float(out.min()) <= float(out.max()) <= 255
+
+
+def test_a_picture_of_the_right_size_is_left_as_it_is():
+    frames = picture(48, 32)
+    out = prepare_frames(frames, FramesInput(height=48, width=32, crop_fraction=1.0))
+    assert torch.equal(out, torch.from_numpy(frames).permute(0, 3, 1, 2).float())
+
+
+def test_the_middle_is_what_a_wide_picture_keeps():
+    """Left third black, middle grey, right white: only the middle is left of a picture three times as wide."""
+    frames = np.repeat(np.array([0, 128, 255], np.uint8), 32)[None, None, :, None].repeat(32, 1).repeat(3, 3)
+    out = prepare_frames(frames, FramesInput(height=32, width=32, crop_fraction=1.0))
+    assert torch.equal(out, torch.full((1, 3, 32, 32), 128.0))
+
+
+def test_colours_keep_their_order():
+    frames = np.zeros((1, 40, 40, 3), np.uint8) + np.array([10, 100, 200], np.uint8)
+    out = prepare_frames(frames, FramesInput(height=24, width=24))
+    assert [round(float(channel.mean())) for channel in out[0]] == [10, 100, 200]
