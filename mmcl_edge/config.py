@@ -107,7 +107,11 @@ class ReplayConfig(FrozenModel):
     exemplars: int = Field(
         200, ge=0, description="Exemplars kept in all, shared evenly by the classes [P: random, balanced]."
     )
-    budget_bytes: int = Field(64 << 20, ge=0, description="Upper bound of the buffer on disk.")
+    budget_bytes: int = Field(
+        64 << 20,
+        ge=0,
+        description="Upper bound of one pack's exemplars in bytes; its held-out samples have as much again.",
+    )
 
 
 class TrainConfig(FrozenModel):

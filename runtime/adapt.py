@@ -8,7 +8,8 @@ Rules, in this order; whatever refuses, the pack in use stays in use and nothing
 3. The run's id follows from everything that decides its result (task, configuration, seed, bundle, pack in use,
    threads), so the same command finds its own unfinished run, and its own finished one.
 4. The model of the pack in use (or a new one) learns epoch by epoch; after each, a checkpoint replaces the last one.
-   A process killed in between loses at most one epoch, and ends with the same bits as one that was not.
+   A process killed in between loses at most one epoch, and ends with the same bits as one that was not (unless
+   ``max_minutes`` cut it short).
 5. Accuracy on held-out samples of old and new classes is measured before and after. If old classes lost more
    than the tolerance, the run is recorded as refused and the old pack stays.
 6. Otherwise: the pack is written, then its exemplars, then the run's record, and last the link ``current`` moves.
@@ -20,6 +21,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +41,7 @@ from mmcl_edge.learners.randomness import generator_for
 from mmcl_edge.packs import Pack, PackContents, read_pack, write_pack
 from mmcl_edge.replay.buffer import ReplayBuffer
 from mmcl_edge.runtime.engine import Runtime
-from mmcl_edge.runtime.replay_store import Exemplars, ReplayStore, limited
+from mmcl_edge.runtime.replay_store import Exemplars, ReplayStore
 from mmcl_edge.runtime.run_record import AdaptReport, RunRecord
 from mmcl_edge.runtime.workspace import Workspace
 from mmcl_edge.types import SAMPLE_RATE_HZ, Sample
@@ -113,12 +115,15 @@ class _Adaptation:
             return finished
         record = RunRecord(self.workspace.run_folder(run_id))
         self.events.on_stage("decode")
-        samples, skipped = decode_task(task, max_frames=self.request.adapt.max_frames)
-        samples = [clipped(sample, self.request.adapt.clip_s) for sample in samples]
-        train, holdout = split_holdout(
-            samples, fraction=self.request.adapt.holdout_fraction, seed=self.request.adapt.seed
+        samples, skipped = decode_task(
+            task,
+            max_frames=self.request.adapt.max_frames,
+            transform=lambda sample: clipped(sample, self.request.adapt.clip_s),
         )
         old = self.store.read(None if self.parent is None else self.parent.digest)
+        if self.parent is not None and not old.holdout:
+            logger.warning("the pack in use has no held-out samples here, so its classes cannot be checked")
+        train, holdout = _divide(samples, self.request.adapt, old)
         learner = self._learner(old)
         before = _accuracies(learner, old.holdout, holdout)
         run, resumed = self._train(learner, Experience(task.name, train, holdout, task.classes), record)
@@ -144,7 +149,13 @@ class _Adaptation:
             resumed_from_epoch=resumed,
             parent_digest=None if self.parent is None else self.parent.digest,
         )
-        return self._keep(report, learner, train, Exemplars(old.holdout, tuple(holdout)), record)
+        held = ReplayBuffer(old.holdout).updated(
+            holdout,
+            capacity=self.request.adapt.holdout_per_class * len(learner.labels),
+            budget_bytes=learner.config.replay.budget_bytes,
+            seed=self.request.adapt.seed,
+        )
+        return self._keep(report, learner, train, Exemplars(learner.buffer.exemplars, held.exemplars), record)
 
     def _read_task(self) -> TaskFolder:
         known = () if self.parent is None else self.parent.manifest.label_names
@@ -163,6 +174,8 @@ class _Adaptation:
             "method": self.request.method.model_dump(mode="json"),
             "adapt": self.request.adapt.model_dump(mode="json"),
             "threads": [threads.onnx, threads.torch],
+            "provider": self.runtime.sessions.provider,
+            "versions": {name: version(name) for name in ("mmcl-edge", "torch", "onnxruntime")},
         }
         return sha256_bytes(canonical_json(asked))
 
@@ -174,9 +187,9 @@ class _Adaptation:
         """The record of the run that made the pack in use, or that was refused, if it was asked for the same."""
         wanted = self._request_digest(task)
         refused = RunRecord(self.workspace.run_folder(self._run_id(task))).report()
-        if refused is not None and not refused.accepted:
+        if refused is not None and not refused.accepted and self.request.adapt.max_minutes is None:
             return replace(refused, repeated=True)
-        for folder in sorted(self.workspace.runs_path.iterdir()):
+        for folder in sorted(self.workspace.runs_path.glob("*")):
             record = RunRecord(folder)
             report = record.report()
             if report is None or self.parent is None or report.pack_digest != self.parent.digest:
@@ -232,7 +245,7 @@ class _Adaptation:
         report: AdaptReport,
         learner: MmclLearner,
         train: Sequence[Sample],
-        holdouts: Exemplars,
+        exemplars: Exemplars,
         record: RunRecord,
     ) -> AdaptReport:
         self.events.on_stage("write")
@@ -240,12 +253,12 @@ class _Adaptation:
             record.finish(report)
             return report
         digest = write_pack(self.workspace.packs_path, self._contents(report, learner, train))
-        held = limited([*holdouts.train, *holdouts.holdout], self.request.adapt.holdout_per_class)
-        self.store.write(digest, Exemplars(learner.buffer.exemplars, held))
+        self.store.write(digest, exemplars)
         report = replace(report, pack_digest=digest)
         record.finish(report)
         self.workspace.use_pack(digest)
-        record.drop_checkpoint()
+        for folder in self.workspace.runs_path.glob("*"):  # this run's, and those begun from the pack before
+            RunRecord(folder).drop_checkpoint()
         self.store.collect(path.name for path in self.workspace.list_packs())
         return report
 
@@ -264,6 +277,17 @@ class _Adaptation:
             experiences=(*(() if manifest is None else manifest.experiences), report.task),
             evaluation=report.evaluation(),
         )
+
+
+def _divide(samples: Sequence[Sample], config: AdaptConfig, old: Exemplars) -> tuple[list[Sample], list[Sample]]:
+    """Samples to train on and to hold out. What earlier experiences held out, or trained on, stays on its side."""
+    train, holdout = split_holdout(samples, fraction=config.holdout_fraction, seed=config.seed)
+    held, trained = ({(one.label, one.source) for one in side} for side in (old.holdout, old.train))
+    both = {"train": train, "holdout": holdout}
+    keys = {id(one): (one.label, one.source) for side in both.values() for one in side}
+    new_train = [s for s in train if keys[id(s)] not in held] + [s for s in holdout if keys[id(s)] in trained]
+    new_holdout = [s for s in holdout if keys[id(s)] not in trained] + [s for s in train if keys[id(s)] in held]
+    return new_train, new_holdout
 
 
 def _check_same_model(method: MethodConfig, parent: Pack) -> None:

@@ -9,7 +9,6 @@ Example::
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,6 +34,9 @@ from mmcl_edge.runtime.sessions import SessionFactory
 from mmcl_edge.runtime.threads import ThreadPlan
 from mmcl_edge.types import AUDIO, FRAMES, SAMPLE_RATE_HZ, Prediction, Sample
 
+MAX_BATCH = 16
+"""Samples of one pass in ``predict_batch``: bounds its memory."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
@@ -54,7 +56,6 @@ class Runtime:
         self.backbones: dict[str, OnnxBackbone] = open_backbones(bundle, sessions)
         self.preprocess = Preprocessor(bundle.manifest)
         self._loaded: _Loaded | None = None
-        self._swap = threading.Lock()
 
     @classmethod
     def open(
@@ -133,8 +134,7 @@ class Runtime:
         for block in model.blocks:
             block.bank.fix()
         loaded = _Loaded(model, read, read.manifest.label_names)
-        with self._swap:
-            self._loaded = loaded
+        self._loaded = loaded
         return read.digest
 
     def predict(
@@ -150,24 +150,29 @@ class Runtime:
         Raises:
             InputError: the arrays are not of that kind, or both are ``None``.
         """
-        started = time.perf_counter()
+        loaded, started = self._current(), time.perf_counter()
         item = self.preprocess(self.sample(audio, frames, sample_rate_hz=sample_rate_hz))
-        return self._answer([item], started)[0]
+        return _answer(loaded, [item], preprocess_ms=1e3 * (time.perf_counter() - started))[0]
 
     def predict_batch(self, samples: Sequence[Sample]) -> list[Prediction]:
-        """Classify several samples; those of one length share a pass, and none sees another's padding.
+        """Classify several samples with one pack; up to 16 of one length share a pass, and none sees another's padding.
+
+        ``latency_ms`` is that of a sample's own pass, shared by all in it.
 
         Raises:
             InputError: a sample cannot be used; the message names its source.
         """
-        started = time.perf_counter()
+        loaded, started = self._current(), time.perf_counter()
         items = [self.preprocess(self._checked(sample)) for sample in samples]
+        preprocess_ms = 1e3 * (time.perf_counter() - started) / max(1, len(items))
         groups: dict[str, list[int]] = {}
         for number, item in enumerate(items):
             groups.setdefault(str({name: tuple(one.values.shape) for name, one in item.items()}), []).append(number)
         answers: dict[int, Prediction] = {}
-        for members in groups.values():
-            answers |= zip(members, self._answer([items[i] for i in members], started), strict=True)
+        for group in groups.values():
+            for members in (group[i : i + MAX_BATCH] for i in range(0, len(group), MAX_BATCH)):
+                passed = _answer(loaded, [items[i] for i in members], preprocess_ms=preprocess_ms)
+                answers |= zip(members, passed, strict=True)
         return [answers[number] for number in range(len(items))]
 
     def sample(
@@ -202,38 +207,35 @@ class Runtime:
             raise InputError("Expected a pack in use, but none is loaded; call load_pack(path) or pass pack= to open.")
         return loaded
 
-    def _answer(self, items: Sequence[Item], started: float) -> list[Prediction]:
-        loaded = self._current()
-        prepared = time.perf_counter()
-        with torch.inference_mode():
-            output = loaded.model(self._batch(loaded.model, items))
-            probabilities = output.logits.softmax(dim=-1).tolist()
-        ended = time.perf_counter()
-        latency = {
-            "preprocess": 1e3 * (prepared - started),
-            "encode": 1e3 * (ended - prepared),
-            "total": 1e3 * (ended - started),
-        }
-        load = expert_load(loaded.model, output)
-        return [
-            Prediction(
-                label=loaded.labels[max(range(len(row)), key=row.__getitem__)],
-                probabilities=dict(zip(loaded.labels, row, strict=True)),
-                expert_load=load[number],
-                latency_ms=latency,
-                pack_digest=loaded.pack.digest,
-            )
-            for number, row in enumerate(probabilities)
-        ]
 
-    @staticmethod
-    def _batch(model: Model, items: Sequence[Item]) -> Any:
-        inputs = collate(items)
-        encoder = model.encoder
-        if isinstance(encoder, LadderEncoder):
-            return encoder.extract(inputs)
-        assert isinstance(encoder, InlineEncoder)
-        return inputs
+def _answer(loaded: _Loaded, items: Sequence[Item], *, preprocess_ms: float) -> list[Prediction]:
+    """One pass over items of one shape."""
+    started = time.perf_counter()
+    with torch.inference_mode():
+        output = loaded.model(_batch(loaded.model, items))
+        probabilities = output.logits.softmax(dim=-1).tolist()
+    encode_ms = 1e3 * (time.perf_counter() - started)
+    latency = {"preprocess": preprocess_ms, "encode": encode_ms, "total": preprocess_ms + encode_ms}
+    load = expert_load(loaded.model, output)
+    return [
+        Prediction(
+            label=loaded.labels[max(range(len(row)), key=row.__getitem__)],
+            probabilities=dict(zip(loaded.labels, row, strict=True)),
+            expert_load=load[number],
+            latency_ms=latency,
+            pack_digest=loaded.pack.digest,
+        )
+        for number, row in enumerate(probabilities)
+    ]
+
+
+def _batch(model: Model, items: Sequence[Item]) -> Any:
+    inputs = collate(items)
+    encoder = model.encoder
+    if isinstance(encoder, LadderEncoder):
+        return encoder.extract(inputs)
+    assert isinstance(encoder, InlineEncoder)
+    return inputs
 
 
 def expert_load(model: Model, output: ModelOutput) -> list[Mapping[str, float]]:

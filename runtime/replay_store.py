@@ -11,7 +11,7 @@ swaps both. Objects that no index names are removed by ``collect``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,14 +117,3 @@ class ReplayStore:
         audio = tensors.get("audio")
         wave = None if audio is None else (audio.astype(np.float32) / np.float32(_FULL_SCALE))
         return Sample(wave, tensors.get("frames"), entry.label, entry.source)
-
-
-def limited(samples: Sequence[Sample], per_class: int) -> tuple[Sample, ...]:
-    """The first ``per_class`` samples of each class, order kept."""
-    seen: dict[str, int] = {}
-    kept = []
-    for sample in samples:
-        seen[sample.label or ""] = seen.get(sample.label or "", 0) + 1
-        if seen[sample.label or ""] <= per_class:
-            kept.append(sample)
-    return tuple(kept)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -100,7 +99,7 @@ class RunRecord:
         """Write the report and drop the checkpoint of a refused run (an accepted one keeps it until the swap)."""
         write_atomic(self.folder / REPORT_NAME, pretty_json(asdict(report)))
         if not report.accepted:
-            (self.folder / CHECKPOINT_NAME).unlink(missing_ok=True)
+            self.drop_checkpoint()
 
     def drop_checkpoint(self) -> None:
         """Free its space, once the pack is in use."""
@@ -108,11 +107,7 @@ class RunRecord:
 
     def report(self) -> AdaptReport | None:
         """The report; ``None`` where the run is unfinished or its record damaged."""
-        with suppress(IntegrityError, TypeError):
+        with suppress(IntegrityError, TypeError, KeyError):
             raw = read_json(self.folder / REPORT_NAME)
             return AdaptReport(**{**raw, "classes": tuple(raw["classes"])})
         return None
-
-    def remove(self) -> None:
-        """Forget the run."""
-        shutil.rmtree(self.folder, ignore_errors=True)

@@ -34,6 +34,9 @@ _ORT_ERRORS = (
 """What ONNX Runtime raises of its own; they have no base class in common but ``Exception``."""
 
 
+_arena_lock = threading.Lock()
+
+
 @cache
 def _register_shared_arena() -> None:
     """One CPU arena for the whole process (registering it twice is an error of ONNX Runtime).
@@ -127,7 +130,8 @@ class SessionFactory:
             BundleError: ONNX Runtime cannot load the file.
             ProviderError: another provider than the one asked for was selected.
         """
-        _register_shared_arena()
+        with _arena_lock:
+            _register_shared_arena()
         options = ort.SessionOptions()
         options.intra_op_num_threads = self.plan.onnx
         options.inter_op_num_threads = 1

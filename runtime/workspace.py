@@ -126,7 +126,8 @@ class Workspace:
         return workspace_lock(self.root, blocking=blocking)
 
     def _sweep(self) -> None:
-        places = [self.root, *(self.root / name for name in _FOLDERS)]
+        places = [self.root, *(self.root / name for name in _FOLDERS), *self.replay_path.glob("*")]
+        places += self.runs_path.glob("*")
         if not any(next(place.glob(f"{STAGING_PREFIX}*"), None) for place in places):
             return
         with suppress(LockedError, StorageError), self.lock():

@@ -114,12 +114,13 @@ class CrossModalityAdapter(nn.Module):
         self.usage = torch.zeros(len(self.bank))
 
     def freeze_used(self, owner: str) -> None:
-        """Freeze the K most used trainable experts (METHODS 1.4); ties go to the earlier one."""
+        """Freeze the K most used trainable experts (METHODS 1.4), but none that was not used; ties: the earlier one."""
         first = self.bank.frozen
         count = min(self.router.active, len(self.bank) - first)
         usage = self.usage[first:]
         ranked = sorted(range(len(usage)), key=lambda i: (-float(usage[i]), i))
-        self.router.reorder(self.bank.freeze([first + i for i in ranked[:count]], owner))
+        used = [first + i for i in ranked[:count] if usage[i] > 0]
+        self.router.reorder(self.bank.freeze(used, owner))
         self.reset_usage()
 
     @property

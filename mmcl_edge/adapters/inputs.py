@@ -1,7 +1,9 @@
 """What the encoder eats: one padded, masked tensor per modality.
 
 A modality that no sample of a batch has is left out; one that only some have is masked. Zeros never
-pretend to be data: whatever a mask hides reaches no gate, no attention and no pooled vector.
+pretend to be data: whatever a mask hides reaches no gate, no expert's attention and no pooled vector. A backbone's
+own attention does see the silence that pads a shorter sound (as Whisper was trained to): when predicting, samples of
+one length share a batch; in training, batches mix lengths.
 """
 
 from __future__ import annotations

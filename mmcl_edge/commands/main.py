@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from mmcl_edge.errors import MmclEdgeError
+from mmcl_edge.errors import MmclEdgeError, StorageError
 
 JSON_KEY = "mmcl_edge.json"
 """Set in ``ctx.meta`` by ``console.json_option``: errors are then JSON on stdout too."""
@@ -68,6 +68,12 @@ class LazyGroup(click.Group):
         except MmclEdgeError as error:
             _report(error, as_json=bool(ctx.meta.get(JSON_KEY)))
             ctx.exit(error.exit_code)
+        except OSError as error:
+            known = StorageError(
+                f"The system refused ({error}); see that the file or folder may be used, and try again."
+            )
+            _report(known, as_json=bool(ctx.meta.get(JSON_KEY)))
+            ctx.exit(known.exit_code)
         except KeyboardInterrupt:
             click.echo("Interrupted; nothing was lost. Run the same command again to go on.", err=True)
             ctx.exit(INTERRUPTED)

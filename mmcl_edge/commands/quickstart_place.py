@@ -14,6 +14,7 @@ A folder without ``quickstart.json`` that holds anything else is never touched.
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -117,12 +118,34 @@ class Place:
         old = self._old_record()
         if old is not None and self._continues(old, settings):
             return "resumed", old
+        self._refuse_to_clear_foreign_work()
         shutil.rmtree(self.workspace, ignore_errors=True)
         if old is None or old.settings.samples_per_class != settings.samples_per_class:
             shutil.rmtree(self.samples, ignore_errors=True)
         record = Record(settings=settings)
         self.save(record)
         return ("new" if old is None else "again"), record
+
+    def _refuse_to_clear_foreign_work(self) -> None:
+        """What somebody taught here by hand is not cleared away.
+
+        Raises:
+            InputError: the workspace holds tasks, or learned something that is not the quickstart's.
+        """
+        workspace = Workspace(self.workspace)
+        if not workspace.exists():
+            return
+        tasks = [path.name for path in workspace.tasks_path.glob("*")]
+        learned: set[str] = set()
+        for pack in workspace.list_packs():
+            with suppress(IntegrityError):
+                learned.update(read_manifest(pack)[0].experiences)
+        others = sorted({*tasks, *learned} - set(TASKS))
+        if others:
+            raise InputError(
+                f"Expected only the quickstart's own work in {self.workspace}, but it holds {others[0]!r} too, which "
+                "starting again would delete; name another folder with --home."
+            )
 
     def _old_record(self) -> Record | None:
         """What an earlier run left; ``None`` where there was none, or it cannot be read any more."""

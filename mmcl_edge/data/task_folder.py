@@ -94,13 +94,18 @@ def read_task(
 
 
 def decode_task(
-    task: TaskFolder, *, max_frames: int = 4, on_skip: Callable[[MediaItem, MediaError], None] | None = None
+    task: TaskFolder,
+    *,
+    max_frames: int = 4,
+    transform: Callable[[Sample], Sample] | None = None,
+    on_skip: Callable[[MediaItem, MediaError], None] | None = None,
 ) -> tuple[list[Sample], list[Skipped]]:
     """Decode every item; corrupt files are skipped and reported.
 
     Args:
         task: from ``read_task``.
         max_frames: at most so many frames of a video.
+        transform: applied to each sample as soon as it is decoded, so that long sounds can be cut one by one.
         on_skip: called for each item that cannot be decoded.
 
     Returns:
@@ -120,7 +125,8 @@ def decode_task(
             if on_skip is not None:
                 on_skip(item, error)
         else:
-            samples.append(replace(sample, source=f"{item.label}/{item.source}"))
+            named = replace(sample, source=f"{item.label}/{item.source}")
+            samples.append(transform(named) if transform else named)
     where = f"{task.name} after skipping {len(skipped)} files that cannot be decoded"
     _check_counts(samples, task.classes, task.min_samples, where=where)
     return samples, skipped

@@ -67,14 +67,16 @@ class ExperienceRun:
         )
 
     def _log_prior(self) -> Tensor | None:
-        """Log of each class's share of the batches: current samples and exemplars make up half of each."""
+        """Log of each class's share of the batches (up to a constant), current samples and exemplars together."""
         if not self.config.loss.balance:
             return None
         classes = self.model.head.classes
         own = torch.bincount(self.labels[: self.current], minlength=classes) / self.current
         exemplars = len(self.labels) - self.current
-        replay = torch.bincount(self.labels[self.current :], minlength=classes) / max(1, exemplars)
-        return (own + replay).clamp_min(1e-8).log()
+        drawn = min(self.config.train.batch_size, exemplars) / self.config.train.batch_size
+        replay = drawn * torch.bincount(self.labels[self.current :], minlength=classes) / max(1, exemplars)
+        share = own + replay
+        return torch.where(share > 0, share.clamp_min(1e-6).log(), losses.ABSENT)
 
     @property
     def current(self) -> int:
@@ -157,16 +159,12 @@ class ExperienceRun:
         return {name: value for name, value in self.model.named_parameters() if value.numel()}
 
     def _batches(self, generator: torch.Generator) -> list[Tensor]:
-        """Index batches: shuffled current samples, each batch with as many exemplars (drawn without repeats)."""
-        size = self.config.train.batch_size
-        own = torch.randperm(self.current, generator=generator).split(size)
+        """Index batches: shuffled current samples, each batch with as many exemplars, none of them twice."""
+        own = torch.randperm(self.current, generator=generator).split(self.config.train.batch_size)
         exemplars = len(self.prepared) - self.current
-        if not exemplars:
-            return list(own)
-        rounds = math.ceil(self.current / exemplars)
-        drawn = torch.cat([torch.randperm(exemplars, generator=generator) for _ in range(rounds)]) + self.current
-        replay = drawn[: self.current].split(size)
-        return [torch.cat([one, other]) for one, other in zip(own, replay, strict=True)]
+        return [
+            torch.cat([one, self.current + torch.randperm(exemplars, generator=generator)[: len(one)]]) for one in own
+        ]
 
     def _drop_modalities(self, batch: Any, generator: torch.Generator) -> Any:
         """Hide one random modality of some samples that have several, so that each modality learns to stand alone."""

@@ -105,7 +105,7 @@ class MmclLearner:
             run.experience.train,
             capacity=self.config.replay.exemplars,
             budget_bytes=self.config.replay.budget_bytes,
-            seed=self.seed + self.experiences,
+            seed=generator_for(self.seed, self.experiences, "buffer").initial_seed(),
         )
 
     def prepare(self, samples: Sequence[Sample]) -> list[Any]:

@@ -12,6 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+ABSENT = math.log(1e-8)
+"""Log-prior of a class that does not occur in the training batches."""
+
 
 def classification(
     logits: Tensor, labels: Tensor, *, log_prior: Tensor | None = None, label_smoothing: float = 0.0
@@ -23,10 +26,15 @@ def classification(
         labels: ``(B,)`` int64.
         log_prior: ``(C,)``, log of each class's share of the training batches: balanced softmax (Ren et al. 2020,
             equation 3). ``None`` is the plain cross-entropy.
-        label_smoothing: share of the target spread over all classes.
+        label_smoothing: share of the target spread evenly over the classes that occur: one that does not (its prior
+            is ``ABSENT``) must not be pulled up, for its logit would have to outweigh its prior.
     """
-    adjusted = logits if log_prior is None else logits + log_prior
-    return functional.cross_entropy(adjusted, labels, label_smoothing=label_smoothing)
+    if log_prior is None:
+        return functional.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+    occurs = (log_prior > ABSENT).to(logits.dtype)
+    target = functional.one_hot(labels, logits.shape[1]) * (1 - label_smoothing)
+    target = target + label_smoothing * occurs / occurs.sum()
+    return -(target * (logits + log_prior).log_softmax(dim=-1)).sum(dim=-1).mean()
 
 
 def distillation(logits: Tensor, teacher_logits: Tensor, *, temperature: float) -> Tensor:

@@ -98,7 +98,7 @@ def test_the_same_loss_is_accepted_where_the_tolerance_allows_it(taught: Workspa
 
 
 def test_exemplars_keep_the_old_classes(taught: Workspace):
-    report = adapt(taught, request("second", method=method(epochs=12), tolerance=0.0))
+    report = adapt(taught, request("second", method=method(epochs=40), tolerance=0.0))
     assert report.accepted
     assert report.after == {"old": 1.0, "new": 1.0}
 

@@ -82,12 +82,22 @@ def test_the_result_as_text(root):
 
 def test_again_gives_the_same_packs_and_says_so(root):
     first = answer("quickstart", "--home", root, *SMALL)
-    (root / "workspace" / "tasks" / "mine").mkdir()
+    (root / "workspace" / "trust" / "mine").mkdir()
     second = answer("quickstart", "--home", root, *SMALL)
     assert second["how"] == "again"
     assert packs(second) == packs(first)
     assert "export" not in second["seconds"]
     assert "samples" not in second["seconds"]
+
+
+def test_what_somebody_taught_there_by_hand_is_not_cleared_away(root):
+    answer("quickstart", "--home", root, *SMALL)
+    mine = root / "workspace" / "tasks" / "mine"
+    mine.mkdir()
+    result = run("quickstart", "--home", root, *SMALL)
+    assert result.exit_code == 2
+    assert "holds 'mine' too" in result.stderr
+    assert mine.is_dir()
 
 
 def test_other_settings_begin_anew(root):

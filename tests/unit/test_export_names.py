@@ -20,7 +20,7 @@ from mmcl_edge.types import AUDIO, FRAMES
 
 REFUSED = {
     "unknown name": ("no_such_model", "Expected 'default', 'none', a timm model name"),
-    "a path alone": ("/tmp/weights.pth", "Expected 'default'"),
+    "a path alone": ("/no/where/weights.pth", "Expected 'default'"),
     "spaces": ("test vit", "Expected 'default'"),
     "empty": ("", "Expected 'default'"),
     "no folder": ("local-dir:/does/not/exist", "config.json and weights"),
@@ -106,8 +106,11 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
 
 
 class Harmful:
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return Path.touch, (Path("/tmp/never"),)  # type: ignore[return-value]
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self.path,)
 
 
 @pytest.mark.parametrize("classes", [0, 7])
@@ -128,10 +131,10 @@ def test_a_checkpoint_that_lacks_one_tensor_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
-    torch.save({"weight": Harmful()}, tmp_path / "bad.pth")
+    torch.save({"weight": Harmful(tmp_path / "never")}, tmp_path / "bad.pth")
     with pytest.raises(ExportError, match="could not be loaded"):
         load_timm(FRAMES, f"test_vit@{tmp_path / 'bad.pth'}")
-    assert not Path("/tmp/never").exists()
+    assert not (tmp_path / "never").exists()
 
 
 def test_a_folder_gives_its_weights_and_never_its_path(tmp_path: Path) -> None:

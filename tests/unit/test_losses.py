@@ -110,3 +110,12 @@ def test_an_equal_prior_changes_nothing():
     torch.testing.assert_close(
         losses.classification(logits, labels, log_prior=equal), losses.classification(logits, labels)
     )
+
+
+def test_smoothing_leaves_out_classes_that_do_not_occur():
+    """Else a logit would have to outweigh its tiny prior, and unseen old classes would win every vote."""
+    logits = torch.zeros(6, 3, requires_grad=True)
+    prior = torch.tensor([0.5, 0.5, 0.0]).log().clamp_min(losses.ABSENT)
+    losses.classification(logits, torch.tensor([0, 1, 0, 1, 0, 1]), log_prior=prior, label_smoothing=0.1).backward()
+    assert logits.grad[:, 2].abs().max() < 1e-6
+    assert logits.grad[0, 0] < 0 < logits.grad[0, 1]

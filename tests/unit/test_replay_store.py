@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mmcl_edge.errors import IntegrityError, StorageError
-from mmcl_edge.runtime.replay_store import Exemplars, ReplayStore, limited
+from mmcl_edge.runtime.replay_store import Exemplars, ReplayStore
 from mmcl_edge.types import Sample
 from tests.builders import on_full_disk, snapshot
 
@@ -126,11 +126,3 @@ def test_a_full_disk_leaves_what_was_there(store: ReplayStore):
     assert refusals[-1] is None
     assert {type(refused) for refused in refusals[:-1]} == {StorageError}
     assert [one.label for one in store.read(ONE).train] == ["cow", "cow"]
-
-
-@pytest.mark.parametrize(
-    ("per_class", "kept"), [(1, ["a1", "b3"]), (2, ["a1", "a2", "b3", "b5"]), (9, ["a1", "a2", "b3", "a4", "b5"])]
-)
-def test_limited_keeps_the_first_of_each_class_in_order(per_class: int, kept: list[str]):
-    samples = [Sample(None, None, name[0], name) for name in ("a1", "a2", "b3", "a4", "b5")]
-    assert [one.source for one in limited(samples, per_class)] == kept
