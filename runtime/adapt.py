@@ -186,8 +186,10 @@ class _Adaptation:
     def _finished(self, task: TaskFolder) -> AdaptReport | None:
         """The record of the run that made the pack in use, or that was refused, if it was asked for the same."""
         wanted = self._request_digest(task)
-        refused = RunRecord(self.workspace.run_folder(self._run_id(task))).report()
+        own = RunRecord(self.workspace.run_folder(self._run_id(task)))
+        refused = own.report()
         if refused is not None and not refused.accepted and self.request.adapt.max_minutes is None:
+            own.drop_checkpoint()  # a cut right after the report left it
             return replace(refused, repeated=True)
         for folder in sorted(self.workspace.runs_path.glob("*")):
             record = RunRecord(folder)

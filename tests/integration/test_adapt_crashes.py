@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mmcl_edge.runtime import adapt as engine
 from mmcl_edge.runtime.adapt import AdaptEvents, AdaptRequest, adapt
 from mmcl_edge.runtime.run_record import RunRecord
 from mmcl_edge.runtime.workspace import Workspace
@@ -61,7 +62,7 @@ def start(children: ForkServerContext, workspace: Workspace, asked: AdaptRequest
 
 
 def asked(**changes: Any) -> AdaptRequest:
-    return request("second", tolerance=1.0, **{"method": method(epochs=4, placement="inline")} | changes)
+    return request("second", **{"tolerance": 1.0, "method": method(epochs=4, placement="inline")} | changes)
 
 
 @pytest.mark.parametrize("epoch", [1, 3, 4])
@@ -160,8 +161,13 @@ def test_after_each_full_disk_the_same_command_gets_further(tmp_path: Path, temp
     assert in_use(workspace) == adapt(copy_of(template, tmp_path / "fresh"), small).pack_digest
 
 
-def test_what_a_cut_after_the_swap_left_is_cleared(tmp_path: Path, template: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("accepted", [True, False], ids=["after the swap", "after the report of a refusal"])
+def test_the_checkpoint_that_a_late_cut_left_is_cleared(
+    tmp_path: Path, template: Path, monkeypatch: pytest.MonkeyPatch, accepted: bool
+):
     workspace = copy_of(template, tmp_path / "home")
+    monkeypatch.setattr(engine, "accuracy", lambda learner, samples: 1.0 if len(learner.labels) == 2 else 0.0)
+    asked_for = asked(tolerance=float(accepted))
 
     def cut(record: RunRecord) -> None:
         raise KeyboardInterrupt
@@ -169,6 +175,8 @@ def test_what_a_cut_after_the_swap_left_is_cleared(tmp_path: Path, template: Pat
     with monkeypatch.context() as patch:
         patch.setattr(RunRecord, "drop_checkpoint", cut)
         with pytest.raises(KeyboardInterrupt):
-            adapt(workspace, asked())
-    assert adapt(workspace, asked()).repeated
+            adapt(workspace, asked_for)
+    assert list(workspace.runs_path.glob("*/checkpoint*"))
+    again = adapt(workspace, asked_for)
+    assert (again.repeated, again.accepted) == (True, accepted)
     assert not list(workspace.runs_path.glob("*/checkpoint*"))

@@ -28,16 +28,24 @@ def batches_of(one: ExperienceRun, seed: int = 0) -> list[list[int]]:
     return [batch.tolist() for batch in one._batches(generator_for(seed))]
 
 
-def test_every_current_sample_comes_once_an_epoch_with_as_many_exemplars():
+def test_every_current_sample_comes_once_an_epoch_with_different_exemplars_beside_it():
     one = run()
-    drawn = Counter(index for batch in batches_of(one) for index in batch)
     current, exemplars = one.current, len(one.prepared) - one.current
     assert (current, exemplars) == (16, 6)
-    assert all(drawn[index] == 1 for index in range(current))
-    replayed = [drawn[current + index] for index in range(exemplars)]
-    assert sum(replayed) == current
-    assert max(replayed) - min(replayed) <= 1
-    assert all(sum(index < current for index in batch) == 8 for batch in batches_of(one))
+    assert sorted(index for batch in batches_of(one) for index in batch if index < current) == list(range(current))
+    for batch in batches_of(one):
+        assert len(set(batch)) == len(batch) == 8 + 6, "as many exemplars as there are, but none twice"
+
+
+def test_exemplars_are_as_many_as_current_samples_where_there_are_enough():
+    one = run(train=TrainConfig(epochs=1, batch_size=4))
+    seen = Counter()
+    for seed in range(50):
+        for batch in batches_of(one, seed):
+            replayed = [index for index in batch if index >= one.current]
+            assert len(set(replayed)) == len(replayed) == len(batch) - len(replayed) == 4
+            seen.update(replayed)
+    assert min(seen.values()) > 0.7 * max(seen.values())
 
 
 def test_without_exemplars_batches_hold_current_samples_alone():
