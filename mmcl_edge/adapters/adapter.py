@@ -17,10 +17,11 @@ Attention = Literal["latents", "tokens", "none"]
 
 
 class AdapterOutput(NamedTuple):
-    """Deltas by modality ``(B, N_m, D'_m)`` and the gate that mixed them."""
+    """Deltas by modality ``(B, N_m, D'_m)``, the gate that mixed them, and the mean input tokens ``(B, D_m)``."""
 
     deltas: dict[str, Tensor]
     gate: Gate
+    means: dict[str, Tensor]
 
 
 class CrossModalityAdapter(nn.Module):
@@ -66,12 +67,13 @@ class CrossModalityAdapter(nn.Module):
             presence: who is there, with a mask for each of ``tokens``.
             generator: given in training; draws router noise and turns usage counting on.
         """
-        gate = self.router({m: presence.mean(m, x) for m, x in tokens.items()}, presence.matrix, generator)
+        means = {name: presence.mean(name, x) for name, x in tokens.items()}
+        gate = self.router(means, presence.matrix, generator)
         if generator is not None:
             self.usage.add_((gate.dense.detach() > 0).sum(dim=0))
         low = {name: self._down(name, x, gate.index) for name, x in tokens.items()}
         deltas = {name: self._up(name, self._mix(name, low, presence, gate.index), gate) for name in low}
-        return AdapterOutput(deltas, gate)
+        return AdapterOutput(deltas, gate, means)
 
     def _down(self, name: str, tokens: Tensor, index: Tensor) -> Tensor:
         weight = self.bank.gather(name, "down", index)  # (B, K, R, D)

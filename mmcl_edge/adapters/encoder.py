@@ -122,11 +122,13 @@ class InlineEncoder(nn.Module):
         means: dict[str, list[Tensor]] = {name: [] for name in state}
         for block, adapter in enumerate(self.adapters):
             tokens = {name: self._tokens(name, block, x, batch[name], presence) for name, x in state.items()}
-            deltas, gate = adapter(tokens, presence, generator)
-            gates.append(gate)
-            for name, x in tokens.items():
-                means[name].append(presence.mean(name, x))
-            state = {name: self._advance(name, block, x, deltas[name], batch[name]) for name, x in state.items()}
+            adapted = adapter(tokens, presence, generator)
+            gates.append(adapted.gate)
+            for name, mean in adapted.means.items():
+                means[name].append(mean)
+            state = {
+                name: self._advance(name, block, x, adapted.deltas[name], batch[name]) for name, x in state.items()
+            }
         output = {name: pool_output(self.backbones[name], x, batch[name]) for name, x in state.items()}
         pooled = {name: _represent(x, means[name] if self.all_blocks else []) for name, x in output.items()}
         return Encoding(pooled, presence.by_name, tuple(gates))
@@ -251,11 +253,11 @@ class LadderEncoder(nn.Module):
         for adapter, features in zip(self.adapters, batch.blocks, strict=True):
             normal = {name: _normalise(x, True) for name, x in features.items()}
             tokens = {name: torch.cat([x, side[name]], dim=-1) for name, x in normal.items()}
-            deltas, gate = adapter(tokens, presence, generator)
-            gates.append(gate)
+            adapted = adapter(tokens, presence, generator)
+            gates.append(adapted.gate)
             for name, x in normal.items():
                 means[name].append(x.mean(dim=1))
-            side = {name: side[name] + deltas[name] for name in side}
+            side = {name: side[name] + adapted.deltas[name] for name in side}
         pooled = {
             name: torch.cat([_represent(x, means[name] if self.all_blocks else []), side[name].mean(dim=1)], dim=-1)
             for name, x in batch.output.items()
