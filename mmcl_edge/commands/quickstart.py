@@ -36,7 +36,7 @@ DEFAULT_HOME = Path("quickstart-home")
 @click.option(
     "--epochs",
     type=click.IntRange(min=1),
-    default=6,
+    default=12,
     show_default=True,
     metavar="N",
     help="Passes over the samples.",
@@ -61,7 +61,7 @@ def command(
     Examples:
       mmcl-edge quickstart
       mmcl-edge quickstart --placement ladder
-      mmcl-edge quickstart --home ./trial --samples-per-class 30 --epochs 12 --json
+      mmcl-edge quickstart --home ./trial --samples-per-class 30 --epochs 20 --json
     """  # noqa: D301
     started = time.monotonic()
     refuse_missing_extras(exporting=not (root / "bundle").is_dir())
