@@ -10,7 +10,7 @@ Example::
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,16 +18,16 @@ from typing import Any
 
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from mmcl_edge.adapters.encoder import InlineEncoder, LadderEncoder
 from mmcl_edge.adapters.inputs import Item, collate
-from mmcl_edge.adapters.model import Model, ModelOutput
+from mmcl_edge.adapters.model import Model
 from mmcl_edge.bundle import AudioInput, Bundle
 from mmcl_edge.data.arrays import as_frames, as_waveform
 from mmcl_edge.errors import InputError
 from mmcl_edge.learners.persistence import model_from_pack
 from mmcl_edge.packs import Pack, read_pack
+from mmcl_edge.runtime.answers import RawAnswer, Voice
 from mmcl_edge.runtime.preprocess import Preprocessor
 from mmcl_edge.runtime.segments import OnnxBackbone, open_backbones
 from mmcl_edge.runtime.sessions import SessionFactory
@@ -44,7 +44,7 @@ class _Loaded:
 
     model: Model
     pack: Pack
-    labels: tuple[str, ...]
+    voice: Voice
 
 
 class Runtime:
@@ -112,7 +112,7 @@ class Runtime:
     @property
     def labels(self) -> tuple[str, ...]:
         """Classes of the pack in use."""
-        return self._current().labels
+        return self._current().voice.labels
 
     @property
     def pack(self) -> Pack:
@@ -133,7 +133,7 @@ class Runtime:
         model = model_from_pack(read, self.backbones)
         for block in model.blocks:
             block.bank.fix()
-        loaded = _Loaded(model, read, read.manifest.label_names)
+        loaded = _Loaded(model, read, Voice.of(read, model))
         self._loaded = loaded
         return read.digest
 
@@ -212,21 +212,10 @@ def _answer(loaded: _Loaded, items: Sequence[Item], *, preprocess_ms: float) -> 
     """One pass over items of one shape."""
     started = time.perf_counter()
     with torch.inference_mode():
-        output = loaded.model(_batch(loaded.model, items))
-        probabilities = output.logits.softmax(dim=-1).tolist()
+        raw = RawAnswer.of(loaded.model(_batch(loaded.model, items)))
     encode_ms = 1e3 * (time.perf_counter() - started)
     latency = {"preprocess": preprocess_ms, "encode": encode_ms, "total": preprocess_ms + encode_ms}
-    load = expert_load(loaded.model, output)
-    return [
-        Prediction(
-            label=loaded.labels[max(range(len(row)), key=row.__getitem__)],
-            probabilities=dict(zip(loaded.labels, row, strict=True)),
-            expert_load=load[number],
-            latency_ms=latency,
-            pack_digest=loaded.pack.digest,
-        )
-        for number, row in enumerate(probabilities)
-    ]
+    return loaded.voice.word(raw, latency)
 
 
 def _batch(model: Model, items: Sequence[Item]) -> Any:
@@ -236,14 +225,3 @@ def _batch(model: Model, items: Sequence[Item]) -> Any:
         return encoder.extract(inputs)
     assert isinstance(encoder, InlineEncoder)
     return inputs
-
-
-def expert_load(model: Model, output: ModelOutput) -> list[Mapping[str, float]]:
-    """For each sample: expert id to its mean gate weight over the blocks; chosen experts only, sums to 1."""
-    loads: list[dict[str, float]] = [{} for _ in range(len(output.logits))]
-    share = 1.0 / len(model.blocks)
-    for block, gate in zip(model.blocks, output.gates, strict=True):
-        rows: Tensor = gate.weights * share
-        for load, indices, weights in zip(loads, gate.index.tolist(), rows.tolist(), strict=True):
-            load.update({block.bank.infos[i].id: weight for i, weight in zip(indices, weights, strict=True)})
-    return list(loads)
