@@ -22,9 +22,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from mmcl_edge.errors import BundleError, IntegrityError
 from mmcl_edge.fileio import canonical_json, read_json, sha256_bytes, sha256_file
@@ -177,6 +183,29 @@ class BackboneEntry(FrozenModel):
             yield from segment.files()
 
 
+class QuantizedGraph(FrozenModel):
+    """What range calibration did to one forward graph. ``int8`` false: the float graph was kept, for ``reason``."""
+
+    modality: str
+    graph: str = Field(description="Its path in the bundle.")
+    int8: bool
+    reason: str | None = Field(None, description="Why the graph stayed float.")
+    float_nodes: tuple[str, ...] = Field((), description="Nodes that measurement left in float inside an int8 graph.")
+    snr_db: float | None = Field(None, description="Of its output on calibration inputs; None where it stayed float.")
+    size_bytes: int
+    float_size_bytes: int
+
+
+class RangesRecord(FrozenModel):
+    """How an int8 bundle was made from its float bundle."""
+
+    method: Literal["minmax", "entropy", "percentile"]
+    per_channel: bool
+    reduce_range: bool = Field(description="Weights of 7 bits, for processors without VNNI.")
+    samples: int = Field(description="Samples that the ranges were taken from.")
+    graphs: tuple[QuantizedGraph, ...]
+
+
 class BundleManifest(FrozenModel):
     """Contents of ``bundle.json``."""
 
@@ -186,6 +215,16 @@ class BundleManifest(FrozenModel):
     opset: int
     versions: dict[str, str] = Field(description="Package versions that made the bundle.")
     backbones: tuple[BackboneEntry, ...] = Field(min_length=1)
+    quantized_from: str | None = Field(
+        None, pattern=r"^[0-9a-f]{64}$", description="Digest of the float bundle whose int8 version this is."
+    )
+    ranges: RangesRecord | None = Field(None, description="With ``quantized_from``: how the ranges were found.")
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_there(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Optional fields that are absent are not written: a bundle without them keeps its digest."""
+        optional = {name for name, field in type(self).model_fields.items() if field.default is None}
+        return {key: value for key, value in handler(self).items() if value is not None or key not in optional}
 
     @property
     def trained(self) -> bool:
@@ -237,8 +276,7 @@ class Bundle:
                 "make one with 'mmcl-edge export --out DIR' or copy one there."
             )
         try:
-            raw = read_json(folder / MANIFEST_NAME)
-            bundle = cls(folder, _parse(raw, folder), digest=sha256_bytes(canonical_json(raw)))
+            bundle = cls.unverified(folder)
             for entry in bundle.manifest.backbones:
                 for file in entry.files():
                     file.verify(folder)
@@ -252,6 +290,24 @@ class Bundle:
                 "open the bundle that the pack was made for."
             )
         return bundle
+
+    @classmethod
+    def unverified(cls, folder: Path) -> Bundle:
+        """The bundle with its manifest read, its files not looked at (rules 1 to 3).
+
+        Raises:
+            IntegrityError: there is no manifest, or it does not fit the schema.
+        """
+        raw = read_json(folder / MANIFEST_NAME)
+        return cls(folder, _parse(raw, folder), digest=sha256_bytes(canonical_json(raw)))
+
+    @property
+    def family(self) -> str:
+        """Digest of the float bundle: its own, or that of the bundle it was quantized from.
+
+        Packs are bound to it, so that one pack serves a float bundle and its int8 versions.
+        """
+        return self.manifest.quantized_from or self.digest
 
     def file(self, entry: FileEntry) -> Path:
         """Full path of one of the bundle's files."""

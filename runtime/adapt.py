@@ -105,7 +105,7 @@ class _Adaptation:
         self.store = ReplayStore(workspace.replay_path)
         self.runtime = Runtime.open(workspace.bundle_path, provider=request.provider, threads=request.threads)
         current = workspace.current_pack()
-        self.parent = None if current is None else read_pack(current, bundle_digest=self.runtime.bundle.digest)
+        self.parent = None if current is None else read_pack(current, bundle_digest=self.runtime.bundle.family)
 
     def run(self) -> AdaptReport:
         task = self._read_task()
@@ -272,7 +272,7 @@ class _Adaptation:
         return contents_of(
             learner.model,
             learner.config,
-            bundle_digest=self.runtime.bundle.digest,
+            bundle_digest=self.runtime.bundle.family,
             labels=learner.labels,
             parents=() if self.parent is None else (self.parent,),
             sample_counts=counts,

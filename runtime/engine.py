@@ -129,7 +129,7 @@ class Runtime:
             InputError: the runtime is closed.
         """
         self._check_open()
-        read = read_pack(pack, bundle_digest=self.bundle.digest)
+        read = read_pack(pack, bundle_digest=self.bundle.family)
         model = model_from_pack(read, self.backbones)
         for block in model.blocks:
             block.bank.fix()

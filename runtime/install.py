@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from mmcl_edge.bundle import MANIFEST_NAME, Bundle
-from mmcl_edge.errors import IntegrityError
+from mmcl_edge.errors import BundleError, IntegrityError
 from mmcl_edge.fileio import atomic_folder, fsync_folder, storage_errors
 from mmcl_edge.packs import Pack, holds_pack, read_pack
 
@@ -35,6 +35,20 @@ def bring_bundle(source: Bundle, target: Path, *, move: bool = False) -> None:
     with atomic_folder(target, replace=True) as staging:
         _copy(source.path, staging, (MANIFEST_NAME, *listed))
         Bundle.open(staging, expected_digest=source.digest)
+
+
+def family_of(folder: Path) -> str:
+    """What packs of the bundle in ``folder`` are bound to; its files are not verified.
+
+    Raises:
+        BundleError: the manifest is missing or broken.
+    """
+    try:
+        return Bundle.unverified(folder).family
+    except BundleError:
+        raise
+    except IntegrityError as error:
+        raise BundleError(str(error)) from error
 
 
 def bring_pack(source: Pack, target: Path) -> None:

@@ -38,7 +38,7 @@ from mmcl_edge.fileio import (
 )
 from mmcl_edge.packs import Pack, check_name, nfc, read_pack
 from mmcl_edge.packs.manifest import MANIFEST_NAME as PACK_MANIFEST
-from mmcl_edge.runtime.install import bring_bundle, bring_pack
+from mmcl_edge.runtime.install import bring_bundle, bring_pack, family_of
 from mmcl_edge.runtime.links import DIGEST, DigestLink
 from mmcl_edge.runtime.lock import workspace_lock
 
@@ -153,37 +153,59 @@ class Workspace:
         """Digest of the installed bundle; ``None`` without one. The files are not verified here."""
         return self._bundle.digest()
 
+    def bundle_family(self) -> str | None:
+        """What packs of the installed bundle are bound to (``Bundle.family``); ``None`` without one.
+
+        Raises:
+            BundleError: its manifest is missing or broken.
+        """
+        digest = self._bundle.digest()
+        return None if digest is None else family_of(self.root / "bundles" / digest)
+
     def install_bundle(self, path: Path | str, *, move: bool = False, replace: bool = False) -> Bundle:
         """Verify the bundle in folder ``path``, bring it here, and make it the installed one.
 
-        Order: verify; copy to staging and verify the copy; rename; if it replaces another bundle, drop the links
-        ``current`` and ``previous`` (their packs stay); swap the link ``bundle``; remove the other bundle.
+        Order: verify; copy to staging and verify the copy; rename; if it replaces a bundle of another family, drop
+        the links ``current`` and ``previous`` (their packs stay); swap the link ``bundle``; remove other bundles.
         A cut in between leaves the old bundle, or the new one, whole; at worst with no pack in use.
+        Bundles of one family (a float bundle and its int8 versions) share packs: those in use stay in use, and the
+        float bundle stays beside its int8 version, for the way back.
 
         Args:
             path: an exported bundle.
             move: rename the folder instead of copying where both are on one file system.
-            replace: allow another bundle than the one installed.
+            replace: allow a bundle of another family than the installed one.
 
         Raises:
-            BundleError: it is broken, or another one is installed and ``replace`` is false.
+            BundleError: it is broken, or one of another family is installed and ``replace`` is false.
             StorageError: no space, read-only, no permission.
         """
         source = Bundle.open(path)
         with self.lock():
             old = self._bundle.digest_or_none()
             other = old is not None and old != source.digest
-            if other and not replace:
+            stranger = other and self._family_or_none(str(old)) != source.family
+            if stranger and not replace:
                 raise self._another_bundle(str(old), source.digest)
             target = self.root / "bundles" / source.digest
             bring_bundle(source, target, move=move)
-            if other:
+            if stranger:
                 self._current.remove()
                 self._previous.remove()
             self._bundle.point(source.digest)
             if other:
-                shutil.rmtree(self.root / "bundles" / str(old), ignore_errors=True)
+                self._remove_bundles(keep={source.digest, source.family})
         return Bundle(target, source.manifest, digest=source.digest)
+
+    def _family_or_none(self, digest: str) -> str | None:
+        with suppress(BundleError):
+            return family_of(self.root / "bundles" / digest)
+        return None
+
+    def _remove_bundles(self, *, keep: set[str]) -> None:
+        for folder in (self.root / "bundles").iterdir():
+            if DIGEST.fullmatch(folder.name) and folder.name not in keep:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _another_bundle(self, old: str, new: str) -> BundleError:
         return BundleError(
@@ -239,7 +261,7 @@ class Workspace:
             PackError: it is broken, not the expected one, or made for another bundle than the installed one.
             StorageError: no space, read-only, no permission.
         """
-        source = read_pack(path, expected_digest=expected_digest, bundle_digest=self.bundle_digest())
+        source = read_pack(path, expected_digest=expected_digest, bundle_digest=self.bundle_family())
         with self.lock():
             bring_pack(source, self.packs_path / source.digest)
         return source.digest
@@ -285,7 +307,7 @@ class Workspace:
         return pack
 
     def _verified(self, digest: str) -> Pack:
-        return read_pack(self.packs_path / digest, expected_digest=digest, bundle_digest=self.bundle_digest())
+        return read_pack(self.packs_path / digest, expected_digest=digest, bundle_digest=self.bundle_family())
 
     def _in_use(self, link: DigestLink) -> Path:
         folder = link.target()

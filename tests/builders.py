@@ -82,6 +82,16 @@ def write_bundle(folder: Path, seed: int = 0, *, blocks: int = 1) -> Bundle:
     return Bundle.open(folder)
 
 
+def int8_version(folder: Path, bundle: Bundle, *, seed: int = 0) -> Bundle:
+    """A bundle of the family of ``bundle``, as ``quantized_from`` makes one; only its stem differs."""
+    shutil.copytree(bundle.path, folder)
+    (folder / "frames" / "stem.onnx").write_bytes(f"int8 {seed}".encode())
+    backbone = bundle.manifest.backbones[0].model_copy(update={"stem": FileEntry.of(folder, "frames/stem.onnx")})
+    manifest = bundle.manifest.model_copy(update={"backbones": (backbone,), "quantized_from": bundle.digest})
+    (folder / "bundle.json").write_bytes(canonical_json(manifest.model_dump(mode="json")))
+    return Bundle.open(folder)
+
+
 def forge_manifest(pack: Path, change: Callable[[dict[str, Any]], object]) -> None:
     """Change ``pack.json`` as an attacker would: the result is canonical again."""
     manifest = json.loads((pack / "pack.json").read_bytes())

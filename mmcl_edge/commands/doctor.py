@@ -163,7 +163,7 @@ def _pack(workspace: Workspace, name: str) -> tuple[Literal["ok", "warn"], str]:
     folder = workspace.current_pack() if name == "current" else workspace.previous_pack()
     if folder is None:
         return ("warn", "none yet") if name == "current" else ("ok", "none")
-    pack = read_pack(folder, expected_digest=folder.name, bundle_digest=workspace.bundle_digest())
+    pack = read_pack(folder, expected_digest=folder.name, bundle_digest=workspace.bundle_family())
     return "ok", f"{pack.digest[:16]}, verified, version {pack.manifest.version}, {len(pack.manifest.labels)} classes"
 
 

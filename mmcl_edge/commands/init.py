@@ -25,7 +25,11 @@ from mmcl_edge.runtime.workspace import HOME_VARIABLE, Workspace, home
 @click.option(
     "--home", "root", type=click.Path(path_type=Path), metavar="DIR", help=f"The workspace, instead of {HOME_VARIABLE}."
 )
-@click.option("--replace", is_flag=True, help="Allow another bundle than the installed one; packs stay, none in use.")
+@click.option(
+    "--replace",
+    is_flag=True,
+    help="Allow another bundle than the installed one; packs stay, none in use. An int8 version needs no consent.",
+)
 @json_option
 def command(bundle: Path | None, root: Path | None, replace: bool, as_json: bool) -> None:
     """Make the workspace and install a bundle in it. Running it again changes nothing.

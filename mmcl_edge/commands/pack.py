@@ -103,7 +103,7 @@ def _row(folder: Path, workspace: Workspace) -> dict[str, Any]:
     except PackError as error:
         return {"digest": folder.name, "problem": str(error)}
     problem = None if digest == folder.name else "its manifest was changed"
-    fits = manifest.bundle_digest == workspace.bundle_digest()
+    fits = manifest.bundle_digest == workspace.bundle_family()
     return {"digest": folder.name, **_summary(manifest), "fits_bundle": fits, "problem": problem}
 
 

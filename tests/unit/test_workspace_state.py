@@ -10,11 +10,12 @@ import time
 
 import pytest
 
+from mmcl_edge.bundle import Bundle
 from mmcl_edge.errors import BundleError, InputError, LockedError, PackError, StorageError
 from mmcl_edge.fileio import sha256_bytes
 from mmcl_edge.packs import holds_pack, write_pack
 from mmcl_edge.runtime.workspace import HOME_VARIABLE, Workspace, home
-from tests.builders import on_full_disk, pack_contents, snapshot, write_bundle
+from tests.builders import int8_version, on_full_disk, pack_contents, snapshot, write_bundle
 
 
 @pytest.fixture
@@ -230,6 +231,33 @@ def test_another_bundle_needs_consent_and_takes_no_pack_away(workspace, packs, t
     assert len(workspace.list_packs()) == 3
     with pytest.raises(PackError, match=other.digest[:16]):
         workspace.use_pack(packs[0])
+
+
+def test_packs_stay_in_use_between_a_bundle_and_its_int8_version_and_the_way_back_is_kept(workspace, packs, tmp_path):
+    workspace.use_pack(packs[0])
+    workspace.use_pack(packs[1])
+    plain = Bundle.open(tmp_path / "bundle")
+    int8, other = int8_version(tmp_path / "int8", plain), int8_version(tmp_path / "int8b", plain, seed=1)
+    assert int8.digest != plain.digest == int8.family == other.family
+    for bundle in (int8, other):
+        workspace.install_bundle(bundle.path)
+        assert workspace.bundle_digest() == bundle.digest
+        assert workspace.bundle_family() == plain.digest
+        assert {folder.name for folder in (workspace.root / "bundles").iterdir()} == {plain.digest, bundle.digest}
+        assert _in_use(workspace) == (packs[1], packs[0])
+    assert workspace.rollback().digest == packs[0]
+    workspace.install_bundle(workspace.root / "bundles" / plain.digest)
+    assert workspace.bundle_digest() == plain.digest
+    assert [folder.name for folder in (workspace.root / "bundles").iterdir()] == [plain.digest]
+    assert _in_use(workspace) == (packs[0], packs[1])
+
+
+def test_an_int8_version_of_another_bundle_needs_consent(workspace, tmp_path):
+    other = int8_version(tmp_path / "int8", write_bundle(tmp_path / "other", seed=1))
+    with pytest.raises(BundleError, match="--replace"):
+        workspace.install_bundle(other.path)
+    workspace.install_bundle(other.path, replace=True)
+    assert [folder.name for folder in (workspace.root / "bundles").iterdir()] == [other.digest]
 
 
 def test_a_broken_bundle_is_not_installed(workspace, tmp_path):
