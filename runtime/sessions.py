@@ -74,24 +74,32 @@ class Graph:
             inputs: name to float32 tensor.
             outputs: name to the exact shape of what comes out.
         """
-        binding, keep = self._bind(inputs)
-        results = []
-        for name, shape in outputs.items():
-            result = torch.empty(tuple(shape))
-            binding.bind_output(name, "cpu", 0, np.float32, result.shape, result.data_ptr())
-            results.append(result)
-        self.session.run_with_iobinding(binding)
-        del keep
-        return results
+        results = {name: torch.empty(tuple(shape)) for name, shape in outputs.items()}
+        self.run_into(inputs, results)
+        return list(results.values())
 
-    def run_any_shape(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> list[Tensor]:
-        """Run where shapes are not known before: ONNX Runtime allocates, torch takes over by DLPack."""
+    def run_into(
+        self, inputs: Mapping[str, Tensor], results: Mapping[str, Tensor], fresh: Sequence[str] = ()
+    ) -> list[Tensor]:
+        """Run into tensors that are there already.
+
+        Args:
+            inputs: name to float32 tensor.
+            results: name to the dense tensor, of the exact shape, that the output is written into.
+            fresh: further outputs, of shapes not known before; they are returned in this order.
+        """
         binding, keep = self._bind(inputs)
-        for name in outputs:
+        for name, result in results.items():
+            binding.bind_output(name, "cpu", 0, np.float32, result.shape, result.data_ptr())
+        for name in fresh:
             binding.bind_output(name, "cpu")
         self.session.run_with_iobinding(binding)
         del keep
-        return [from_dlpack(value) for value in binding.get_outputs()]
+        return [from_dlpack(value) for value in binding.get_outputs()[len(results) :]] if fresh else []
+
+    def run_any_shape(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> list[Tensor]:
+        """Run where shapes are not known before: ONNX Runtime allocates, torch takes over by DLPack."""
+        return self.run_into(inputs, {}, outputs)
 
     def _bind(self, inputs: Mapping[str, Tensor]) -> tuple[ort.IOBinding, list[Tensor]]:
         binding = self.session.io_binding()
