@@ -47,6 +47,10 @@ class ExportError(InputError):
     """A backbone cannot be exported, or its export does not agree with torch (parity)."""
 
 
+class CalibrationError(InputError):
+    """Ranges or confidence cannot be calibrated with this data, bundle or pack."""
+
+
 class MissingExtraError(InputError):
     """An optional dependency is needed for this call; the message names the extra to install."""
 

@@ -20,7 +20,7 @@ from mmcl_edge.runtime.threads import ThreadPlan
 
 _LOG_ERRORS_ONLY = 3
 _POWERS_OF_TWO = 0
-_ORT_ERRORS = (
+ORT_ERRORS = (
     ort_state.EPFail,
     ort_state.Fail,
     ort_state.InvalidArgument,
@@ -151,7 +151,7 @@ class SessionFactory:
         names = [name for name in candidates(self._asked) if name in known]
         try:
             session = ort.InferenceSession(str(path), options, providers=names)
-        except (RuntimeError, ValueError, *_ORT_ERRORS) as error:
+        except (RuntimeError, ValueError, *ORT_ERRORS) as error:
             raise BundleError(f"ONNX Runtime cannot load {path} ({error}); export the bundle again.") from error
         self.provider = verify(self._asked, session.get_providers(), allow_fallback=self._allow_fallback)
         return session

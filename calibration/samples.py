@@ -1,0 +1,152 @@
+"""Calibration data: read, checked, and divided into samples that give ranges and samples that measure accuracy.
+
+Rules, in this order, each refusing before anything is quantized:
+1. The folder holds class folders (a task folder), or sounds, pictures and videos themselves.
+2. Silent sounds and pictures of one colour teach no range: they are set aside and counted.
+3. For every backbone of the bundle there are at least ``MIN_SAMPLES`` samples to take ranges from, and as many
+   samples again to measure.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from mmcl_edge.bundle import BundleManifest
+from mmcl_edge.calibration.settings import RangesConfig
+from mmcl_edge.config import AdaptConfig
+from mmcl_edge.data.items import MediaItem, kind_of, pair_files
+from mmcl_edge.data.media import load_sample
+from mmcl_edge.data.split import split_holdout
+from mmcl_edge.data.task_folder import decode_task, read_task
+from mmcl_edge.errors import CalibrationError, MediaError
+from mmcl_edge.runtime.adapt import clipped
+from mmcl_edge.types import AUDIO, FRAMES, Sample
+
+MIN_SAMPLES = 8
+SILENCE = 1e-3
+"""Peak of a sound below which it counts as silent (-60 dB of full scale)."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CalibrationData:
+    """Samples by what they are for.
+
+    Attributes:
+        calibrate: give the ranges.
+        measure: measure accuracy, and give no range.
+        labelled: whether the samples carry classes.
+        set_aside: how many were silent, of one colour, or could not be decoded.
+    """
+
+    calibrate: tuple[Sample, ...]
+    measure: tuple[Sample, ...]
+    labelled: bool
+    set_aside: int = 0
+
+
+def read_data(folder: Path, manifest: BundleManifest, config: RangesConfig) -> CalibrationData:
+    """The calibration data in ``folder`` (the rules stand in the module docstring).
+
+    Raises:
+        CalibrationError: a rule fails.
+        TaskDataError: the class folders clash.
+    """
+    samples, skipped, labelled = _read(folder)
+    return divide(samples, manifest, config, labelled=labelled, skipped=skipped, where=str(folder))
+
+
+def divide(
+    samples: Sequence[Sample],
+    manifest: BundleManifest,
+    config: RangesConfig,
+    *,
+    labelled: bool,
+    skipped: int = 0,
+    where: str = "The calibration data",
+) -> CalibrationData:
+    """Check samples that are decoded already, and divide them (rules 2 and 3).
+
+    Raises:
+        CalibrationError: a rule fails.
+    """
+    useful = [one for one in (lively(sample, manifest.modalities) for sample in samples) if one is not None]
+    for modality in manifest.modalities:
+        _check_count(modality, samples, useful, where=where)
+    fraction = min(0.9, max(0.5, 1 - config.samples / len(useful)))
+    if labelled:
+        calibrate, measure = split_holdout(useful, fraction=fraction, seed=0)
+    else:
+        step = max(2, round(1 / (1 - fraction)))
+        calibrate, measure = useful[::step], [one for i, one in enumerate(useful) if i % step]
+    chosen = spread(calibrate, config.samples)
+    aside = skipped + len(samples) - len(useful)
+    return CalibrationData(chosen, spread(measure, config.measured), labelled, aside)
+
+
+def lively(sample: Sample, modalities: Sequence[str]) -> Sample | None:
+    """The sample without silent sound and pictures of one colour, or ``None`` if nothing is left that is wanted."""
+    audio, frames = sample.audio, sample.frames
+    if audio is not None and (AUDIO not in modalities or float(np.abs(audio).max()) < SILENCE):
+        audio = None
+    if frames is not None and (FRAMES not in modalities or int(np.ptp(frames)) == 0):
+        frames = None
+    return None if audio is None and frames is None else replace(sample, audio=audio, frames=frames)
+
+
+def spread(samples: Sequence[Sample], count: int) -> tuple[Sample, ...]:
+    """At most ``count`` of ``samples``, evenly over their order."""
+    kept = np.linspace(0, len(samples) - 1, min(count, len(samples))).round().astype(int)
+    return tuple(samples[i] for i in kept)
+
+
+def _check_count(modality: str, samples: Sequence[Sample], useful: Sequence[Sample], *, where: str) -> None:
+    given, found = (sum(_has(one, modality) for one in group) for group in (samples, useful))
+    if found >= 2 * MIN_SAMPLES:
+        return
+    dull = {AUDIO: "silent", FRAMES: "of one colour"}.get(modality, "empty")
+    if not given:
+        problem = f"none of its {len(samples)} samples has any; add some, or name a bundle without that backbone"
+    elif given >= 2 * MIN_SAMPLES:
+        problem = f"{given - found} of {given} are {dull}, which teaches no range; use recordings of the real thing"
+    else:
+        problem = f"it has {found}; add more"
+    raise CalibrationError(f"{where} should hold at least {2 * MIN_SAMPLES} samples with {modality}, but {problem}.")
+
+
+def _has(sample: Sample, modality: str) -> bool:
+    return {AUDIO: sample.audio, FRAMES: sample.frames}.get(modality) is not None
+
+
+def _read(folder: Path) -> tuple[list[Sample], int, bool]:
+    """Samples, how many could not be decoded, and whether they carry classes."""
+    if not folder.is_dir():
+        raise CalibrationError(
+            f"Expected calibration data (class folders, or media files) at {folder}, but there is no such folder; "
+            "check the path."
+        )
+    clip_s = AdaptConfig().clip_s
+    files = [path for path in sorted(folder.iterdir()) if path.is_file() and kind_of(path) and path.name[0] != "."]
+    if files and not any(path.is_dir() and path.name[0] != "." for path in folder.iterdir()):
+        samples, skipped = _decode(pair_files(files))
+        return [clipped(sample, clip_s) for sample in samples], skipped, False
+    task = read_task(folder, min_samples=1)
+    decoded, missed = decode_task(task, transform=lambda sample: clipped(sample, clip_s))
+    return decoded, len(missed), True
+
+
+def _decode(items: Iterable[MediaItem]) -> tuple[list[Sample], int]:
+    samples, skipped = [], 0
+    for item in items:
+        try:
+            samples.append(load_sample(item))
+        except MediaError as error:
+            skipped += 1
+            _log.warning("Skipped: %s", error)
+    return samples, skipped
