@@ -13,6 +13,7 @@ from mmcl_edge.errors import StorageError
 from mmcl_edge.export.graphs import BackboneExporter
 from mmcl_edge.export.onnx_graph import OPSET
 from mmcl_edge.export.plan import block_count
+from mmcl_edge.export.predict_graph import write_predict_graphs
 from mmcl_edge.export.source import SourceBackbone
 from mmcl_edge.export.sources import load_sources
 from mmcl_edge.fileio import atomic_folder, pretty_json, write_atomic
@@ -73,15 +74,18 @@ def export_sources(
     """Export backbones that are loaded already (``export_bundle`` says what the arguments mean)."""
     _refuse_taken_folder(out, force=force)
     count = block_count((source.depth for source in sources), blocks)
-    steps = _Steps(progress, total=len(sources) * (count + 2))
+    steps = _Steps(progress, total=len(sources) * (count + 2) + 1)
     with atomic_folder(out, replace=force) as folder:
         entries = tuple(BackboneExporter(source, folder, vjp).export(count, steps) for source in sources)
+        steps("predict graphs")
+        predict = write_predict_graphs(folder, entries)
         manifest = BundleManifest(
             blocks=count,
             vjp_mode=vjp,
             opset=OPSET,
             versions={name: version(name) for name in _RECORDED_VERSIONS},
             backbones=entries,
+            predict=predict,
         )
         write_atomic(folder / MANIFEST_NAME, pretty_json(manifest.model_dump(mode="json")))
     return Bundle.open(out)

@@ -15,6 +15,7 @@ from mmcl_edge.export.parity import Checker, Session
 from mmcl_edge.export.segment import SegmentCheck, SegmentWriter, VjpMode
 from mmcl_edge.export.source import SourceBackbone, traceable
 from mmcl_edge.export.vjp import DynamicAxes
+from mmcl_edge.export.weights import WeightsFile
 
 
 class BackboneExporter:
@@ -27,7 +28,8 @@ class BackboneExporter:
     def __init__(self, source: SourceBackbone, folder: Path, vjp: VjpMode) -> None:
         self.source, self.folder = source, folder
         self.axes: DynamicAxes = {0: "batch", 1: "tokens"} if source.token_axis_is_dynamic else {0: "batch"}
-        self.writer = SegmentWriter(folder, self.axes, vjp)
+        self.weights = WeightsFile(folder, source.modality)
+        self.writer = SegmentWriter(folder, self.axes, vjp, self.weights)
         self.generator = torch.Generator().manual_seed(0)
 
     @torch.no_grad()
@@ -56,6 +58,7 @@ class BackboneExporter:
             front_end_parity=front_end,
             segments=tuple(segments),
             output=output,
+            weights=self.weights.entry(),
             pool=source.pool,
             origin=source.origin,
         )
@@ -81,6 +84,7 @@ class BackboneExporter:
                 (trace,),
                 folder=self.folder,
                 path=path,
+                weights=self.weights,
                 input_names=("x",),
                 output_names=("y",),
                 axes=({0: "batch", 1: f"{stride}*tokens"} if stride else {0: "batch"},),

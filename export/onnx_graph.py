@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from mmcl_edge.bundle import FileEntry
 from mmcl_edge.errors import ExportError
 from mmcl_edge.export.vjp import DynamicAxes
+from mmcl_edge.export.weights import WeightsFile
 
 OPSET = 20
-_MAX_SIZES = {"batch": 4096, "tokens": 1500}
+_MAX_SIZES = {"batch": 4096, "tokens": 1500, "views": 4096}
 _CHATTY = (
     "torch",
     "torch.onnx",
@@ -43,6 +44,7 @@ def write_onnx(
     *,
     folder: Path,
     path: str,
+    weights: WeightsFile,
     input_names: Sequence[str],
     output_names: Sequence[str],
     axes: Sequence[DynamicAxes],
@@ -54,6 +56,7 @@ def write_onnx(
         inputs: examples; sizes of dynamic axes must be at least 2.
         folder: the bundle being filled.
         path: file name inside it.
+        weights: takes the large arrays.
         input_names: of the graph, as ``bundle.py`` fixes them.
         output_names: likewise.
         axes: dynamic axes of each input.
@@ -61,8 +64,32 @@ def write_onnx(
     Returns:
         The manifest's entry for the file.
     """
+    model = clean(
+        to_onnx(module, inputs, input_names=input_names, output_names=output_names, axes=axes),
+        name=Path(path).name.removesuffix(".onnx"),
+    )
+    name_axes(model, axes)
+    weights.take(model)
+    return write_model(model, folder=folder, path=path)
+
+
+def to_onnx(
+    module: nn.Module,
+    inputs: Sequence[Tensor],
+    *,
+    input_names: Sequence[str],
+    output_names: Sequence[str],
+    axes: Sequence[DynamicAxes],
+    as_list: bool = False,
+) -> onnx.ModelProto:
+    """Trace and convert (arguments as in ``write_onnx``); ``as_list``: ``module`` takes one list of all inputs."""
+    shapes = _dynamic(axes)
     with quiet():
-        program = torch.export.export(module, tuple(inputs), dynamic_shapes=_dynamic(axes))
+        program = torch.export.export(
+            module,
+            (list(inputs),) if as_list else tuple(inputs),
+            dynamic_shapes=(list(shapes),) if as_list else shapes,
+        )
         exported = torch.onnx.export(
             program,
             dynamo=True,
@@ -72,16 +99,20 @@ def write_onnx(
             verbose=False,
         )
         assert exported is not None
-        model = clean(exported.model_proto, name=Path(path).name.removesuffix(".onnx"))
-        _name_axes(model, axes)
+        return exported.model_proto
+
+
+def write_model(model: onnx.ModelProto, *, folder: Path, path: str) -> FileEntry:
+    """Write a finished graph to ``folder/path`` and check it; equal graphs give equal bytes."""
     target = folder / path
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(model.SerializeToString(deterministic=True))
+    onnx.checker.check_model(str(target))
     return FileEntry.of(folder, path)
 
 
 def clean(model: onnx.ModelProto, *, name: str) -> onnx.ModelProto:
-    """Strip everything but the computation, in place, and check what is left."""
+    """Strip everything but the computation, in place."""
     model.producer_name, model.producer_version, model.doc_string, model.domain = "mmcl-edge", "", "", ""
     model.graph.name, model.graph.doc_string = name, ""
     del model.metadata_props[:], model.graph.metadata_props[:], model.graph.value_info[:]
@@ -89,11 +120,10 @@ def clean(model: onnx.ModelProto, *, name: str) -> onnx.ModelProto:
     for item in (*values, *model.graph.node):
         item.doc_string = ""
         del item.metadata_props[:]
-    onnx.checker.check_model(model)
     return model
 
 
-def _name_axes(model: onnx.ModelProto, axes: Sequence[DynamicAxes]) -> None:
+def name_axes(model: onnx.ModelProto, axes: Sequence[DynamicAxes]) -> None:
     """Give symbolic sizes their names ("batch", "tokens") in place of the tracer's numbered symbols."""
     renamed: dict[str, str] = {}
     for value, names in zip(model.graph.input, axes, strict=True):

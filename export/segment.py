@@ -17,6 +17,7 @@ from mmcl_edge.export.partition import Split, split
 from mmcl_edge.export.simplify import simplified
 from mmcl_edge.export.source import traceable
 from mmcl_edge.export.vjp import DynamicAxes, only_outputs, trace_joint
+from mmcl_edge.export.weights import WeightsFile
 
 VjpMode = Literal["recompute", "save"]
 
@@ -51,8 +52,8 @@ class SegmentWriter:
         vjp: whether VJPs compute the forward pass again or take saved activations.
     """
 
-    def __init__(self, folder: Path, axes: DynamicAxes, vjp: VjpMode) -> None:
-        self.folder, self.axes, self.vjp = folder, axes, vjp
+    def __init__(self, folder: Path, axes: DynamicAxes, vjp: VjpMode, weights: WeightsFile) -> None:
+        self.folder, self.axes, self.vjp, self.weights = folder, axes, vjp, weights
 
     def write(self, path: str, module: nn.Module, x: Tensor) -> SegmentGraphs:
         """Export ``module`` as ``path.onnx`` and its companions; ``x`` is an example of its input.
@@ -97,6 +98,7 @@ class SegmentWriter:
             inputs,
             folder=self.folder,
             path=path,
+            weights=self.weights,
             input_names=input_names,
             output_names=output_names,
             axes=axes if axes is not None else [self.axes] * len(inputs),

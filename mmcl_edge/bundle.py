@@ -3,12 +3,14 @@
 A bundle is a folder::
 
     bundle.json                         this manifest (its sha256 is the *bundle digest*)
+    <modality>/weights.bin              the large arrays of the graphs below, each of them once
     <modality>/stem.onnx                x -> y   raw input to first features
     <modality>/segment_00.onnx          x -> y   one per block
     <modality>/segment_00.vjp.onnx      x, g -> gx        (vjp_mode 'recompute')
     <modality>/segment_00.save.onnx     x -> y, s0..sn    (vjp_mode 'save': the forward used in training)
     <modality>/segment_00.vjp.onnx      s0..sn, g -> gx   (vjp_mode 'save')
     <modality>/output.onnx, output.vjp.onnx   the output norm or final convolution, same rules as a segment
+    predict.<placement>.<modalities>.onnx     a whole model of one sample; the pack's weights are inputs
 
 Rules, performed in this order by ``Bundle.open``, each refusing before the next is tried:
 1. ``bundle.json`` is a file of at most 4 MiB that parses.
@@ -32,6 +34,7 @@ from pydantic import (
     model_serializer,
 )
 
+from mmcl_edge.config import AdapterConfig, HeadConfig
 from mmcl_edge.errors import BundleError, IntegrityError
 from mmcl_edge.fileio import canonical_json, read_json, sha256_bytes, sha256_file
 from mmcl_edge.types import FeatureSpec, FrozenModel, PoolSpec
@@ -173,12 +176,15 @@ class BackboneEntry(FrozenModel):
     )
     segments: tuple[SegmentEntry, ...] = Field(min_length=1)
     output: SegmentEntry
+    weights: FileEntry | None = Field(None, description="The large arrays of all its graphs, each of them once.")
     pool: PoolSpec
     origin: WeightsOrigin
 
     def files(self) -> Iterator[FileEntry]:
         """Every file of the backbone."""
         yield self.stem
+        if self.weights is not None:
+            yield self.weights
         for segment in (*self.segments, self.output):
             yield from segment.files()
 
@@ -206,6 +212,29 @@ class RangesRecord(FrozenModel):
     graphs: tuple[QuantizedGraph, ...]
 
 
+class PredictGraph(FrozenModel):
+    """A whole model of one sample in one graph, the pack's weights being inputs (``export/predict_graph.py``).
+
+    Inputs: for each modality its raw values ``(T, ...)`` and, where sound is padded, ``<modality>_mask (1, N)`` bool;
+    then the weights by their names in the model. Outputs: ``logits (1, C)``, ``joint (1, J)``, and each block's
+    experts, ``expert_index`` and ``expert_weight (B, K)``.
+    """
+
+    file: FileEntry
+    modalities: tuple[str, ...] = Field(description="Those that the sample has.")
+    adapter: AdapterConfig
+    head: HeadConfig
+
+    def serves(self, adapter: AdapterConfig, head: HeadConfig) -> bool:
+        """Whether a pack of these settings can be put into it: all that shapes the computation is equal."""
+        return _shaping(adapter, head) == _shaping(self.adapter, self.head)
+
+
+def _shaping(adapter: AdapterConfig, head: HeadConfig) -> dict[str, object]:
+    free = {"experts", "router_noise", "freeze_experts", "modality_dropout", "cosine_scale"}
+    return {**adapter.model_dump(exclude=free), **head.model_dump(exclude=free)}
+
+
 class BundleManifest(FrozenModel):
     """Contents of ``bundle.json``."""
 
@@ -215,6 +244,7 @@ class BundleManifest(FrozenModel):
     opset: int
     versions: dict[str, str] = Field(description="Package versions that made the bundle.")
     backbones: tuple[BackboneEntry, ...] = Field(min_length=1)
+    predict: tuple[PredictGraph, ...] = Field((), description="At most one for each placement and set of modalities.")
     quantized_from: str | None = Field(
         None, pattern=r"^[0-9a-f]{64}$", description="Digest of the float bundle whose int8 version this is."
     )
@@ -225,6 +255,12 @@ class BundleManifest(FrozenModel):
         """Optional fields that are absent are not written: a bundle without them keeps its digest."""
         optional = {name for name, field in type(self).model_fields.items() if field.default is None}
         return {key: value for key, value in handler(self).items() if value is not None or key not in optional}
+
+    def files(self) -> Iterator[FileEntry]:
+        """Every file of the bundle but the manifest."""
+        for backbone in self.backbones:
+            yield from backbone.files()
+        yield from (graph.file for graph in self.predict)
 
     @property
     def trained(self) -> bool:
@@ -277,9 +313,8 @@ class Bundle:
             )
         try:
             bundle = cls.unverified(folder)
-            for entry in bundle.manifest.backbones:
-                for file in entry.files():
-                    file.verify(folder)
+            for file in bundle.manifest.files():
+                file.verify(folder)
         except BundleError:
             raise
         except IntegrityError as error:

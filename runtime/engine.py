@@ -28,6 +28,7 @@ from mmcl_edge.errors import InputError
 from mmcl_edge.learners.persistence import model_from_pack
 from mmcl_edge.packs import Pack, read_pack
 from mmcl_edge.runtime.answers import RawAnswer, Voice
+from mmcl_edge.runtime.predict_graph import BoundModel, PredictGraphs
 from mmcl_edge.runtime.preprocess import Preprocessor
 from mmcl_edge.runtime.segments import OnnxBackbone, open_backbones
 from mmcl_edge.runtime.sessions import SessionFactory
@@ -43,6 +44,7 @@ class _Loaded:
     """One pack in use. Never changed, so whoever holds it sees one pack only."""
 
     model: Model
+    bound: BoundModel
     pack: Pack
     voice: Voice
 
@@ -54,6 +56,7 @@ class Runtime:
         self.bundle = bundle
         self.sessions = sessions
         self.backbones: dict[str, OnnxBackbone] = open_backbones(bundle, sessions)
+        self.predict_graphs = PredictGraphs(bundle, sessions)
         self.preprocess = Preprocessor(bundle.manifest)
         self._loaded: _Loaded | None = None
 
@@ -85,7 +88,6 @@ class Runtime:
         sessions = SessionFactory(plan, provider=provider, allow_fallback=allow_fallback)
         plan.apply()
         runtime = cls(bundle if isinstance(bundle, Bundle) else Bundle.open(bundle), sessions)
-        runtime.warm()
         if pack is not None:
             runtime.load_pack(pack)
         return runtime
@@ -104,10 +106,11 @@ class Runtime:
         self.backbones = {}
 
     def warm(self) -> None:
-        """Make the sessions that predicting needs, so that the first answer does not wait for them."""
-        for backbone in self.backbones.values():
-            for graph in backbone.graphs(training=False):
-                _ = graph.session
+        """Make the sessions that answer one sample of all modalities; others are made when first needed."""
+        fullest = self._current().bound.fullest
+        segments = [graph for backbone in self.backbones.values() for graph in backbone.graphs(training=False)]
+        for graph in segments if fullest is None else [fullest]:
+            _ = graph.session
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -133,8 +136,9 @@ class Runtime:
         model = model_from_pack(read, self.backbones)
         for block in model.blocks:
             block.bank.fix()
-        loaded = _Loaded(model, read, Voice.of(read, model))
+        loaded = _Loaded(model, self.predict_graphs.bind(model, read.config), read, Voice.of(read, model))
         self._loaded = loaded
+        self.warm()
         return read.digest
 
     def predict(
@@ -152,7 +156,8 @@ class Runtime:
         """
         loaded, started = self._current(), time.perf_counter()
         item = self.preprocess(self.sample(audio, frames, sample_rate_hz=sample_rate_hz))
-        return _answer(loaded, [item], preprocess_ms=1e3 * (time.perf_counter() - started))[0]
+        preprocess_ms = 1e3 * (time.perf_counter() - started)
+        return _answer(loaded, [item], preprocess_ms=preprocess_ms)[0]
 
     def predict_batch(self, samples: Sequence[Sample]) -> list[Prediction]:
         """Classify several samples with one pack; up to 16 of one length share a pass, and none sees another's padding.
@@ -212,7 +217,10 @@ def _answer(loaded: _Loaded, items: Sequence[Item], *, preprocess_ms: float) -> 
     """One pass over items of one shape."""
     started = time.perf_counter()
     with torch.inference_mode():
-        raw = RawAnswer.of(loaded.model(_batch(loaded.model, items)))
+        if len(items) == 1 and loaded.bound.takes(items[0]):
+            raw = loaded.bound(items[0])
+        else:
+            raw = RawAnswer.of(loaded.model(_batch(loaded.model, items)))
     encode_ms = 1e3 * (time.perf_counter() - started)
     latency = {"preprocess": preprocess_ms, "encode": encode_ms, "total": preprocess_ms + encode_ms}
     return loaded.voice.word(raw, latency)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,15 +21,28 @@ from mmcl_edge.types import Sample
 LABELS = ("ant", "bee", "cow")
 
 
-def make_pack(folder: Path, bundle: Bundle, *, seed: int = 0, placement: str = "inline") -> Path:
-    """A pack whose every tensor counts: the answer depends on ``seed``."""
-    method = MethodConfig(
+def small_method(placement: str = "inline") -> MethodConfig:
+    """Settings of small adapters, which no predict graph serves."""
+    return MethodConfig(
         adapter=AdapterConfig(placement=placement, experts=4, rank=4, ladder_dim=8, ladder_tokens=4, map_grid=4),
         head=HeadConfig(joint_dim=16, fusion_hidden=16),
     )
+
+
+def make_pack(
+    folder: Path,
+    bundle: Bundle,
+    *,
+    seed: int = 0,
+    placement: str = "inline",
+    method: MethodConfig | None = None,
+    labels: Sequence[str] = LABELS,
+) -> Path:
+    """A pack whose every tensor counts: the answer depends on ``seed``; small adapters unless ``method`` is given."""
+    method = method or small_method(placement)
     backbones = open_backbones(bundle, SessionFactory(ThreadPlan(onnx=1), provider="cpu"))
     model = build_model(method.adapter, method.head, backbones, generator=torch.Generator().manual_seed(seed))
-    model.head.grow(len(LABELS), torch.Generator().manual_seed(seed + 1))
+    model.head.grow(len(labels), torch.Generator().manual_seed(seed + 1))
     draw = torch.Generator().manual_seed(seed + 2)
     for block in model.blocks:
         for name in block.modalities:
@@ -36,8 +50,8 @@ def make_pack(folder: Path, bundle: Bundle, *, seed: int = 0, placement: str = "
     contents = contents_of(
         model,
         method,
-        bundle_digest=bundle.digest,
-        labels=LABELS,
+        bundle_digest=bundle.family,
+        labels=tuple(labels),
         parents=(),
         sample_counts={},
         experiences=("one",),

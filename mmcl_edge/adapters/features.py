@@ -43,18 +43,19 @@ def pool_map(x: Tensor, grid: tuple[int, int]) -> Tensor:
     return functional.adaptive_avg_pool2d(x, grid)
 
 
-def add_delta(x: Tensor, delta: Tensor, *, grid: tuple[int, int] | None) -> Tensor:
+def add_delta(x: Tensor, delta: Tensor, *, grid: tuple[int, int] | None, overwrite: bool = True) -> Tensor:
     """Features plus a token delta, the inverse of ``to_tokens``.
 
     Args:
-        x: ``(B*T, N, D)`` tokens or ``(B*T, D, H, W)`` map, fresh from a segment; overwritten where no gradient
-            is to flow into it.
+        x: ``(B*T, N, D)`` tokens or ``(B*T, D, H, W)`` map.
         delta: ``(B, T*N, D)``; for maps N is the number of grid cells, and every pixel of a cell gets its delta.
         grid: for maps, rows and columns of tokens.
+        overwrite: ``x`` is fresh from a segment: overwrite it where no gradient is to flow into it.
 
     Returns:
         The shape of ``x``.
     """
+    x = x if overwrite or x.requires_grad else x.clone()
     if x.ndim == 3:
         return _plus(x, delta.reshape(x.shape))
     assert grid is not None
@@ -72,19 +73,22 @@ def _plus(x: Tensor, delta: Tensor) -> Tensor:
     return x + delta if x.requires_grad else x.add_(delta)
 
 
-def masked_mean(tokens: Tensor, mask: Tensor) -> Tensor:
-    """Mean over the valid tokens: ``(B, N, D)``, ``(B, N)`` bool to ``(B, D)``; zero where nothing is valid."""
+def masked_mean(tokens: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean over the valid tokens, all without a mask: ``(B, N, D)``, ``(B, N)`` bool to ``(B, D)``; zero if none is."""
+    if mask is None:
+        return tokens.mean(dim=1)
     weights = mask.to(tokens.dtype)
     total = torch.bmm(weights[:, None, :], tokens)[:, 0]  # (B, D)
     return total / weights.sum(dim=1, keepdim=True).clamp_min(1.0)
 
 
-def pool(tokens: Tensor, mask: Tensor, *, spec: PoolSpec, views: int) -> Tensor:
+def pool(tokens: Tensor, mask: Tensor | None, *, spec: PoolSpec, views: int) -> Tensor:
     """Output tokens ``(B, T*N, D)`` to one vector a sample ``(B, D)``, by the backbone's own rule."""
     if spec.kind == "prefix":
         batch, length, dim = tokens.shape
         tokens = tokens.view(batch, views, length // views, dim)[:, :, : spec.prefix_tokens].reshape(batch, -1, dim)
-        mask = mask.view(batch, views, length // views)[:, :, : spec.prefix_tokens].reshape(batch, -1)
+        if mask is not None:
+            mask = mask.view(batch, views, length // views)[:, :, : spec.prefix_tokens].reshape(batch, -1)
     return masked_mean(tokens, mask)
 
 

@@ -32,8 +32,7 @@ class GrowingHead(nn.Module):
         """Joint representation ``(B, J)`` to logits ``(B, C)``."""
         if self.log_scale is None:
             return functional.linear(z, self.weight, self.bias)
-        cosine = functional.normalize(z, dim=-1) @ functional.normalize(self.weight, dim=-1).T
-        return self.log_scale.exp() * cosine
+        return self.log_scale.exp() * (_unit(z) @ _unit(self.weight).T)
 
     def grow(self, count: int, generator: torch.Generator) -> None:
         """Add ``count`` classes: rows normal with standard deviation ``1/sqrt(J)``, bias zero."""
@@ -41,3 +40,8 @@ class GrowingHead(nn.Module):
         self.weight = nn.Parameter(torch.cat([self.weight.detach(), rows]))
         if self.bias is not None:
             self.bias = nn.Parameter(torch.cat([self.bias.detach(), torch.zeros(count)]))
+
+
+def _unit(x: Tensor) -> Tensor:
+    """Rows of length 1 (no size enters the traced graph, as ``functional.normalize`` would have it)."""
+    return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min(1e-12)

@@ -1,9 +1,9 @@
 """What the encoder eats: one padded, masked tensor per modality.
 
 A modality that no sample of a batch has is left out; one that only some have is masked. Zeros never
-pretend to be data: whatever a mask hides reaches no gate, no expert's attention and no pooled vector. A backbone's
-own attention does see the silence that pads a shorter sound (as Whisper was trained to): when predicting, samples of
-one length share a batch; in training, batches mix lengths.
+pretend to be data: whatever a mask hides reaches no gate, no expert's attention and no pooled vector. Sound is padded
+with silence to a whole second, which a backbone's own attention does see (as Whisper was trained to), but never the
+padding that a longer batch mate brings: samples of one length share a call of a segment (``kept.apart``).
 """
 
 from __future__ import annotations
@@ -24,32 +24,56 @@ class ModalityInput:
         values: stem input, ``(B*T, samples)`` for sound (T = 1), ``(B*T, 3, H, W)`` for frames.
         view_mask: ``(B, T)`` bool; a row without ``True`` means that the sample lacks the modality.
         token_mask: ``(B, N)`` bool, tokens that cover real sound; ``None`` where every token counts.
+        whole: known without looking at the masks: every view and every token counts.
+        lengths: tokens of each sample without the batch's padding (silence of its own included), 0 where it lacks the
+            modality; ``None`` where the number of tokens does not follow the sound's length.
     """
 
     values: Tensor
     view_mask: Tensor
     token_mask: Tensor | None = None
+    whole: bool = False
+    lengths: tuple[int, ...] | None = None
 
     @property
     def views(self) -> int:
         """T, frames per sample after padding."""
-        return int(self.view_mask.shape[1])
+        views: int = self.view_mask.shape[1]
+        return views
 
     @property
     def present(self) -> Tensor:
         """``(B,)`` bool: which samples have the modality."""
         return self.view_mask.any(dim=1)
 
-    def mask(self, tokens: int) -> Tensor:
-        """``(B, T*tokens)`` bool: valid positions of features with ``tokens`` tokens a view."""
+    def mask(self, tokens: int) -> Tensor | None:
+        """``(B, T*tokens)`` bool: valid positions of features with ``tokens`` tokens a view; ``None`` where all are."""
+        if self.whole:
+            return None
         views = self.view_mask[:, :, None].expand(-1, -1, tokens)
         if self.token_mask is not None:
             views = views & self.token_mask[:, None, :]
         return views.flatten(1)
 
+    def groups(self) -> list[tuple[int | None, Tensor]] | None:
+        """Rows ``(rows,)`` of ``values`` that show something, by their length in tokens (``None``: not known).
+
+        ``None`` where all rows are one group, or none shows anything (and in a trace, which cannot look at masks).
+        """
+        if self.whole or torch.compiler.is_exporting():
+            return None
+        shown = self.view_mask.flatten().tolist()
+        lengths = self.lengths or [None] * len(self.view_mask)
+        found: dict[int | None, list[int]] = {}
+        for row in (row for row, here in enumerate(shown) if here):
+            found.setdefault(lengths[row // self.views], []).append(row)
+        if not found or (len(found) == 1 and all(shown)):
+            return None
+        return [(length, torch.tensor(rows)) for length, rows in found.items()]
+
     def hide(self, hidden: Tensor) -> ModalityInput:
         """The same input with the modality taken from the samples where ``hidden`` ``(B,)`` is true."""
-        return replace(self, view_mask=self.view_mask & ~hidden[:, None])
+        return replace(self, view_mask=self.view_mask & ~hidden[:, None], whole=False)
 
 
 Inputs = dict[str, ModalityInput]
@@ -92,6 +116,7 @@ def _collate_one(parts: Sequence[ItemInput | None]) -> ModalityInput:
         values=values.flatten(0, 1),
         view_mask=torch.arange(views)[None, :] < counts[:, None],
         token_mask=_token_mask(parts),
+        lengths=_lengths(parts),
     )
 
 
@@ -108,3 +133,9 @@ def _token_mask(parts: Sequence[ItemInput | None]) -> Tensor | None:
         return None
     counts = torch.tensor([0 if part is None else part.tokens or 0 for part in parts])
     return torch.arange(max(totals))[None, :] < counts[:, None]
+
+
+def _lengths(parts: Sequence[ItemInput | None]) -> tuple[int, ...] | None:
+    totals = [0 if part is None else part.total_tokens for part in parts]
+    known = [total for total in totals if total is not None]
+    return tuple(known) if len(known) == len(totals) and any(known) else None

@@ -19,7 +19,8 @@ class Presence:
 
     Attributes:
         matrix: ``(B, M)`` float, 1 where a sample has the modality.
-        complete: whether every sample has every modality; then nothing needs weighing.
+        complete: whether every sample has every modality; then nothing needs weighing. What is traced for export
+            is one sample, which has all that its batch has.
     """
 
     def __init__(self, names: Sequence[str], present: Mapping[str, Tensor]) -> None:
@@ -27,29 +28,29 @@ class Presence:
         columns = [present[name] if name in present else torch.zeros_like(some) for name in names]
         self.by_name = dict(present)
         self.matrix = torch.stack(columns, dim=1).float()
-        self.complete = bool(self.matrix.all())
-        self._masks: dict[tuple[str, int], Tensor | None] = {}
-        self._biases: dict[tuple[str, int], Tensor | None] = {}
+        self.complete = torch.compiler.is_exporting() or bool(self.matrix.all())
+        self._masks: dict[tuple[str, str], Tensor | None] = {}
+        self._biases: dict[tuple[str, str], Tensor | None] = {}
 
-    def add_mask(self, name: str, mask: Tensor) -> None:
-        """Valid positions ``(B, N)`` bool of one modality's tokens, for features of N tokens."""
-        self._masks[name, mask.shape[1]] = None if bool(mask.all()) else mask
+    def add_mask(self, name: str, tokens: int, mask: Tensor | None) -> None:
+        """Valid positions ``(B, N)`` bool of one modality's tokens, for features of N tokens; ``None``: all are."""
+        known = mask is None or torch.compiler.is_exporting()  # a traced mask cannot be looked at
+        self._masks[_key(name, tokens)] = mask if mask is None or known or not bool(mask.all()) else None
 
     def has_mask(self, name: str, tokens: int) -> bool:
         """Whether ``add_mask`` was called for features of so many tokens."""
-        return (name, tokens) in self._masks
+        return _key(name, tokens) in self._masks
 
     def mean(self, name: str, tokens: Tensor) -> Tensor:
         """Mean over valid tokens: ``(B, N, D)`` to ``(B, D)``; zero for a sample without the modality."""
-        mask = self._masks[name, tokens.shape[1]]
-        return tokens.mean(dim=1) if mask is None else masked_mean(tokens, mask)
+        return masked_mean(tokens, self._masks[_key(name, tokens.shape[1])])
 
     def attention_bias(self, name: str, tokens: int) -> Tensor | None:
         """``(B, 1, 1, N)``, 0 where a token may be read and -inf where not; ``None`` where all may.
 
         A sample without the modality reads freely (its softmax must not be empty); ``share`` drops the result.
         """
-        key = name, tokens
+        key = _key(name, tokens)
         if key not in self._biases:
             mask = self._masks[key]
             self._biases[key] = None if mask is None else _bias(mask)
@@ -64,6 +65,10 @@ class Presence:
             return 1.0 / len(others)
         count = torch.stack([self.by_name[other] for other in others]).sum(dim=0).clamp_min(1)
         return (self.by_name[name] / count)[:, None, None, None]
+
+
+def _key(name: str, tokens: int) -> tuple[str, str]:
+    return name, str(tokens)  # a traced size has no hash
 
 
 def _bias(mask: Tensor) -> Tensor:

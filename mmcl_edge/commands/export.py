@@ -96,7 +96,7 @@ def _result(bundle: Bundle, duration_s: float) -> dict[str, Any]:
         "vjp": manifest.vjp_mode,
         "trained": manifest.trained,
         "duration_s": round(duration_s, 1),
-        "size_bytes": sum(file.size_bytes for entry in manifest.backbones for file in entry.files()),
+        "size_bytes": sum(file.size_bytes for file in manifest.files()),
         "backbones": [_row(entry) for entry in manifest.backbones],
     }
 

@@ -83,7 +83,7 @@ def batch_of(masks=None):
     masks = masks or full
     presence = Presence(tuple(values), {name: mask.any(dim=1) for name, mask in masks.items()})
     for name, mask in masks.items():
-        presence.add_mask(name, mask)
+        presence.add_mask(name, mask.shape[1], mask)
     return values, presence
 
 
@@ -285,7 +285,7 @@ def test_tensors_that_do_not_fit_are_refused(change, sentence):
 def test_gradients_reach_every_trainable_tensor():
     model = model_of()
     wake(model)
-    model(model.encoder.collate(items()), generator()).logits.square().sum().backward()
+    model(model.encoder.collate(model.encoder.prepare(items())), generator()).logits.square().sum().backward()
     silent = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert silent == ["fusion.absent.audio", "fusion.absent.frames"]
 
