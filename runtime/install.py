@@ -31,7 +31,7 @@ def bring_bundle(source: Bundle, target: Path, *, move: bool = False) -> None:
     if move and not target.exists() and source.path.stat().st_dev == target.parent.stat().st_dev:
         _rename(source.path.resolve(), target)
         return
-    listed = (file.path for entry in source.manifest.backbones for file in entry.files())
+    listed = (file.path for file in source.manifest.files())
     with atomic_folder(target, replace=True) as staging:
         _copy(source.path, staging, (MANIFEST_NAME, *listed))
         Bundle.open(staging, expected_digest=source.digest)
