@@ -155,6 +155,9 @@ class AdaptConfig(FrozenModel):
     tolerance: float = Field(
         0.1, ge=0, le=1, description="Accuracy on old classes that a new pack may lose before it is refused."
     )
+    false_alarm_rate: float = Field(
+        0.1, gt=0, lt=1, description="Share of samples of known classes that may be called unknown."
+    )
     max_minutes: float | None = Field(
         None, gt=0, allow_inf_nan=False, description="Stop after the epoch that exceeds this time."
     )

@@ -7,14 +7,17 @@ Shape letters used in every docstring: ``B`` batch, ``T`` frames of one sample (
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
+
+from mmcl_edge.errors import InputError
 
 if TYPE_CHECKING:
     import torch
@@ -109,6 +112,9 @@ class Prediction:
         expert_load: expert id to the mean gate weight it received over the encoder's blocks; sums to 1.
         latency_ms: stage name to milliseconds: ``preprocess``, ``encode`` (backbones, adapters and head), ``total``.
         pack_digest: the pack that answered (sha256, hex).
+        unknown: whether the sample resembles no class of the pack; ``None`` where the pack is not calibrated.
+        unknown_score: what that follows from: the lower, the stranger; 0 is usual for known samples.
+        conformal_scores: of the pack's held-out samples, ascending; ``label_set`` needs them.
     """
 
     label: str
@@ -116,6 +122,9 @@ class Prediction:
     expert_load: Mapping[str, float]
     latency_ms: Mapping[str, float]
     pack_digest: str
+    unknown: bool | None = None
+    unknown_score: float | None = None
+    conformal_scores: Sequence[float] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("probabilities", "expert_load", "latency_ms"):
@@ -125,3 +134,48 @@ class Prediction:
         """The ``k`` most probable classes with their probabilities, best first (ties by name)."""
         ranked = sorted(self.probabilities.items(), key=lambda item: (-item[1], item[0]))
         return tuple(ranked[:k])
+
+    def label_set(self, coverage: float = 0.9) -> tuple[str, ...]:
+        """The classes that hold the right one with probability ``coverage``, best first (split conformal prediction).
+
+        That holds on average over samples like the held-out ones. An empty set means: no class is likely enough.
+
+        Args:
+            coverage: above 0 and below 1.
+
+        Raises:
+            InputError: the pack is not calibrated, the coverage is out of range, or it needs more held-out samples
+                than the pack was calibrated on.
+        """
+        if self.conformal_scores is None:
+            raise InputError(
+                "Expected a calibrated pack to make a set of labels, but this one is not; "
+                "run 'mmcl-edge calibrate confidence'."
+            )
+        rank = conformal_rank(len(self.conformal_scores), coverage)
+        least = 1.0 - self.conformal_scores[rank - 1] - _ROUNDING
+        return tuple(name for name, probability in self.top_k(len(self.probabilities)) if probability >= least)
+
+
+_ROUNDING = 1e-6
+"""Conformal scores are kept to six digits."""
+
+
+def conformal_rank(samples: int, coverage: float) -> int:
+    """Which of ``samples`` ascending scores (from 1) bounds a new one with probability ``coverage`` or more.
+
+    ``ceil((n + 1) * coverage)``: Vovk et al., Algorithmic Learning in a Random World, 2005.
+
+    Raises:
+        InputError: the coverage is not above 0 and below 1, or too high for so few samples.
+    """
+    if not 0 < coverage < 1:
+        raise InputError(f"Expected a coverage above 0 and below 1, but it is {coverage!r}; 0.9 is usual.")
+    rank = max(1, math.ceil((samples + 1) * coverage - 1e-9))
+    if rank > samples:
+        needed = math.ceil(1 / (1 - coverage) - 1e-9) - 1
+        raise InputError(
+            f"A coverage of {coverage:g} needs {needed} held-out samples, but there are {samples}; "
+            f"ask for {math.floor(1e3 * samples / (samples + 1)) / 1e3:g} or less, or teach with more samples."
+        )
+    return rank

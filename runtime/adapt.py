@@ -12,7 +12,8 @@ Rules, in this order; whatever refuses, the pack in use stays in use and nothing
    ``max_minutes`` cut it short).
 5. Accuracy on held-out samples of old and new classes is measured before and after. If old classes lost more
    than the tolerance, the run is recorded as refused and the old pack stays.
-6. Otherwise: the pack is written, then its exemplars, then the run's record, and last the link ``current`` moves.
+6. Otherwise: confidence is calibrated on the held-out samples that are kept (a pack of too few goes without);
+   the pack is written, then its exemplars, then the run's record, and last the link ``current`` moves.
 """
 
 from __future__ import annotations
@@ -31,14 +32,15 @@ from mmcl_edge.config import AdaptConfig, MethodConfig
 from mmcl_edge.data.split import split_holdout
 from mmcl_edge.data.streams import Experience
 from mmcl_edge.data.task_folder import TaskFolder, decode_task, read_task
-from mmcl_edge.errors import InputError
+from mmcl_edge.errors import CalibrationError, InputError
 from mmcl_edge.fileio import canonical_json, sha256_bytes
+from mmcl_edge.learners.confidence import Calibrated, calibrate_on
 from mmcl_edge.learners.experience_run import ExperienceRun
 from mmcl_edge.learners.mmcl import MmclLearner
-from mmcl_edge.learners.persistence import contents_of, model_from_pack
+from mmcl_edge.learners.persistence import CALIBRATE, contents_of, model_from_pack
 from mmcl_edge.learners.protocol import OnProgress
 from mmcl_edge.learners.randomness import generator_for
-from mmcl_edge.packs import Pack, PackContents, read_pack, write_pack
+from mmcl_edge.packs import Pack, PackContents, read_manifest, read_pack, write_pack
 from mmcl_edge.replay.buffer import ReplayBuffer
 from mmcl_edge.runtime.engine import Runtime
 from mmcl_edge.runtime.replay_store import Exemplars, ReplayStore
@@ -191,15 +193,28 @@ class _Adaptation:
         if refused is not None and not refused.accepted and self.request.adapt.max_minutes is None:
             own.drop_checkpoint()  # a cut right after the report left it
             return replace(refused, repeated=True)
+        made = self._same_model()
         for folder in sorted(self.workspace.runs_path.glob("*")):
             record = RunRecord(folder)
             report = record.report()
-            if report is None or self.parent is None or report.pack_digest != self.parent.digest:
+            if report is None or report.pack_digest not in made:
                 continue
             if report.request_digest == wanted:
                 record.drop_checkpoint()  # a cut right after the swap left it
                 return replace(report, repeated=True)
         return None
+
+    def _same_model(self) -> set[str]:
+        """Digests of the pack in use and of those that it was only calibrated anew from."""
+        found: set[str] = set()
+        digest, manifest = (None, None) if self.parent is None else (self.parent.digest, self.parent.manifest)
+        while digest is not None:
+            found.add(digest)
+            parents = manifest.parents if manifest else ()
+            digest = next((one.digest for one in parents if one.method == CALIBRATE), None)
+            folder = self.workspace.packs_path / str(digest)
+            manifest = read_manifest(folder)[0] if folder.is_dir() else None
+        return found
 
     def _learner(self, old: Exemplars) -> MmclLearner:
         method, seed = self.request.method, self.request.adapt.seed
@@ -254,7 +269,7 @@ class _Adaptation:
         if not report.accepted:
             record.finish(report)
             return report
-        digest = write_pack(self.workspace.packs_path, self._contents(report, learner, train))
+        digest = write_pack(self.workspace.packs_path, self._contents(report, learner, train, exemplars))
         self.store.write(digest, exemplars)
         report = replace(report, pack_digest=digest)
         record.finish(report)
@@ -264,7 +279,9 @@ class _Adaptation:
         self.store.collect(path.name for path in self.workspace.list_packs())
         return report
 
-    def _contents(self, report: AdaptReport, learner: MmclLearner, train: Sequence[Sample]) -> PackContents:
+    def _contents(
+        self, report: AdaptReport, learner: MmclLearner, train: Sequence[Sample], exemplars: Exemplars
+    ) -> PackContents:
         manifest = None if self.parent is None else self.parent.manifest
         counts: dict[str, int] = {} if manifest is None else dict(manifest.sample_counts)
         for sample in train:
@@ -278,7 +295,17 @@ class _Adaptation:
             sample_counts=counts,
             experiences=(*(() if manifest is None else manifest.experiences), report.task),
             evaluation=report.evaluation(),
+            calibrated=self._calibrated(learner, exemplars),
         )
+
+    def _calibrated(self, learner: MmclLearner, kept: Exemplars) -> Calibrated | None:
+        """Confidence, fitted on all held-out samples that are kept; ``None`` where they are too few."""
+        rate = self.request.adapt.false_alarm_rate
+        try:
+            return calibrate_on(learner, train=kept.train, holdout=kept.holdout, false_alarm_rate=rate)
+        except CalibrationError as error:
+            logger.info("the new pack's confidence was not calibrated: %s", error)
+            return None
 
 
 def _divide(samples: Sequence[Sample], config: AdaptConfig, old: Exemplars) -> tuple[list[Sample], list[Sample]]:

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from mmcl_edge.adapters.model import Model, ModelOutput
-from mmcl_edge.packs import Pack
+from mmcl_edge.learners.confidence import unknown_score
+from mmcl_edge.learners.familiarity import Meter
+from mmcl_edge.learners.persistence import familiarity_of
+from mmcl_edge.packs import Confidence, Pack
 from mmcl_edge.types import Prediction
 
 
@@ -40,21 +43,33 @@ class Voice:
         labels: class names in the order of the logits.
         experts: the ids of each block's experts.
         pack_digest: names the pack.
+        confidence: the pack's calibration, if it has one.
+        meter: measures how far a sample lies from every class, if the calibration asks for it.
     """
 
     labels: tuple[str, ...]
     experts: tuple[tuple[str, ...], ...]
     pack_digest: str
+    confidence: Confidence | None = None
+    meter: Meter | None = None
 
     @classmethod
     def of(cls, pack: Pack, model: Model) -> Voice:
         """That of ``pack``, whose model is ``model``."""
         experts = tuple(tuple(info.id for info in block.bank.infos) for block in model.blocks)
-        return cls(pack.manifest.label_names, experts, pack.digest)
+        familiarity = familiarity_of(pack)
+        meter = None if familiarity is None else familiarity.meter()
+        return cls(pack.manifest.label_names, experts, pack.digest, pack.manifest.confidence, meter)
 
     def word(self, raw: RawAnswer, latency_ms: Mapping[str, float]) -> list[Prediction]:
         """One ``Prediction`` for each sample of the pass."""
         loads = expert_load(self.experts, raw.chosen)
+        calibration = self.confidence
+        scores: list[float | None] = [None] * len(loads)
+        logits = raw.logits
+        if calibration is not None:
+            scores = unknown_score(logits, raw.joint, calibration.unknown, self.meter).tolist()
+            logits = logits / calibration.temperature
         return [
             Prediction(
                 label=self.labels[max(range(len(row)), key=row.__getitem__)],
@@ -62,8 +77,11 @@ class Voice:
                 expert_load=load,
                 latency_ms=latency_ms,
                 pack_digest=self.pack_digest,
+                unknown=None if calibration is None or score is None else score < calibration.unknown.threshold,
+                unknown_score=score,
+                conformal_scores=None if calibration is None else calibration.scores,
             )
-            for row, load in zip(raw.logits.softmax(dim=-1).tolist(), loads, strict=True)
+            for row, load, score in zip(logits.softmax(dim=-1).tolist(), loads, scores, strict=True)
         ]
 
 

@@ -25,6 +25,7 @@ from torch import Tensor
 from mmcl_edge.adapters.model import Model, ModelOutput, model_tensors
 from mmcl_edge.config import MethodConfig
 from mmcl_edge.data.streams import Experience
+from mmcl_edge.learners.confidence import Answers
 from mmcl_edge.learners.experience_run import ExperienceRun, Teacher
 from mmcl_edge.learners.protocol import OnProgress, Preprocess
 from mmcl_edge.learners.randomness import generator_for
@@ -115,6 +116,15 @@ class MmclLearner:
     def predict(self, samples: Sequence[Sample]) -> Tensor:
         """Logits ``(len(samples), C)``; samples of one length share a batch, so none sees another's padding."""
         return self._forward(self.prepare(samples), lambda output: output.logits)
+
+    def answers(self, samples: Sequence[Sample]) -> Answers:
+        """Logits, joint representations and right classes of samples; -1 for a class it does not know."""
+        flat = self._forward(self.prepare(samples), lambda output: torch.cat([output.logits, output.joint], dim=1))
+        logits, joint = flat.split([len(self._labels), self.model.head.weight.shape[1]], dim=1)
+        index = {label: column for column, label in enumerate(self._labels)}
+        return Answers(
+            logits, joint.contiguous(), torch.tensor([index.get(sample.label or "", -1) for sample in samples])
+        )
 
     def state_dict(self) -> dict[str, Tensor]:
         """The pack's tensors."""

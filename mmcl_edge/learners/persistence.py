@@ -9,8 +9,14 @@ from mmcl_edge.adapters.experts import ExpertInfo
 from mmcl_edge.adapters.model import Model, build_model, load_tensors, model_tensors
 from mmcl_edge.config import MethodConfig
 from mmcl_edge.errors import PackError
+from mmcl_edge.learners.confidence import Calibrated
+from mmcl_edge.learners.familiarity import Familiarity
 from mmcl_edge.packs import Expert, Pack, PackContents, next_version
+from mmcl_edge.packs.confidence import PREFIX
 from mmcl_edge.types import Backbone
+
+CALIBRATE = "calibrate"
+"""Method of a parent whose model is the child's, calibrated anew."""
 
 
 def model_from_pack(pack: Pack, backbones: Mapping[str, Backbone]) -> Model:
@@ -28,7 +34,8 @@ def model_from_pack(pack: Pack, backbones: Mapping[str, Backbone]) -> Model:
                 f"The pack has an expert for block {expert.block}, but the bundle has {len(experts)} blocks."
             )
         experts[expert.block].append(ExpertInfo(expert.id, expert.frozen, expert.owner))
-    load_tensors(model, pack.tensors(), experts)
+    tensors = {name: value for name, value in pack.tensors().items() if not name.startswith(PREFIX)}
+    load_tensors(model, tensors, experts)
     return model
 
 
@@ -42,6 +49,7 @@ def contents_of(
     sample_counts: Mapping[str, int],
     experiences: Sequence[str],
     evaluation: Mapping[str, Any],
+    calibrated: Calibrated | None = None,
 ) -> PackContents:
     """What ``write_pack`` needs to store ``model``; the arguments are the fields of ``PackContents``."""
     experts = tuple(
@@ -50,7 +58,7 @@ def contents_of(
         for info in block.bank.infos
     )
     return PackContents(
-        tensors=model_tensors(model),
+        tensors=model_tensors(model) | (calibrated.tensors() if calibrated else {}),
         config=config,
         bundle_digest=bundle_digest,
         labels=tuple(labels),
@@ -60,4 +68,40 @@ def contents_of(
         sample_counts=dict(sample_counts),
         experiences=tuple(experiences),
         evaluation=dict(evaluation),
+        confidence=calibrated.confidence if calibrated else None,
+    )
+
+
+def familiarity_of(pack: Pack) -> Familiarity | None:
+    """What a pack says about where its classes lie; ``None`` where its unknown score needs none, or it has none.
+
+    Raises:
+        PackError: its tensors do not fit its labels and configuration.
+    """
+    confidence = pack.manifest.confidence
+    if confidence is None or confidence.unknown.kind == "logit":
+        return None
+    width = pack.config.head.joint_dim
+    return Familiarity.load(pack.tensors(), classes=len(pack.manifest.labels), width=width)
+
+
+def recalibrated(pack: Pack, calibrated: Calibrated) -> PackContents:
+    """The contents of ``pack`` with another calibration: a child of it with the same model."""
+    model = {name: value for name, value in pack.tensors().items() if not name.startswith(PREFIX)}
+    manifest = pack.manifest
+    return PackContents(
+        tensors=model | calibrated.tensors(),
+        config=pack.config,
+        bundle_digest=manifest.bundle_digest,
+        labels=manifest.label_names,
+        experts=manifest.experts,
+        parents=(pack.as_parent(method=CALIBRATE),),
+        version=next_version([pack]),
+        sample_counts=manifest.sample_counts,
+        experiences=manifest.experiences,
+        privacy=manifest.privacy,
+        minimum_runtime=manifest.minimum_runtime,
+        module=pack.module,
+        evaluation=pack.evaluation,
+        confidence=calibrated.confidence,
     )

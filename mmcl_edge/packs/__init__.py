@@ -1,5 +1,6 @@
 """Packs: what a device learned, as a folder of five plain files that is checked whole before anything in it is used."""
 
+from mmcl_edge.packs.confidence import Confidence, UnknownRule
 from mmcl_edge.packs.contents import PackContents
 from mmcl_edge.packs.manifest import Expert, Label, PackManifest, Parent
 from mmcl_edge.packs.names import check_name, label_id, nfc
@@ -7,12 +8,14 @@ from mmcl_edge.packs.reader import Pack, holds_pack, next_version, read_manifest
 from mmcl_edge.packs.writer import write_pack
 
 __all__ = [
+    "Confidence",
     "Expert",
     "Label",
     "Pack",
     "PackContents",
     "PackManifest",
     "Parent",
+    "UnknownRule",
     "check_name",
     "holds_pack",
     "label_id",

@@ -12,7 +12,8 @@ _FRONT_MATTER = "---\nlibrary_name: mmcl-edge\ntags:\n- continual-learning\n- ad
 
 def model_card(contents: PackContents) -> str:
     """Markdown that tells a person what the pack knows, from how much data, and how well it did."""
-    return "\n".join([_FRONT_MATTER, "# Adapter pack", "", *_facts(contents), *_classes(contents), *_figures(contents)])
+    parts = (_facts, _classes, _figures, _confidence)
+    return "\n".join([_FRONT_MATTER, "# Adapter pack", "", *(line for part in parts for line in part(contents))])
 
 
 def _facts(contents: PackContents) -> list[str]:
@@ -42,6 +43,20 @@ def _figures(contents: PackContents) -> list[str]:
         (name, value) for name, value in sorted(contents.evaluation.items()) if isinstance(value, int | float | str)
     ]
     return ["## Evaluation", "", *_table(("figure", "value"), rows), "", "All figures are in `eval.json`.", ""]
+
+
+def _confidence(contents: PackContents) -> list[str]:
+    found = contents.confidence
+    if found is None:
+        return []
+    rows = [
+        ("held-out samples it was measured on", found.samples),
+        ("temperature", found.temperature),
+        ("expected calibration error before", found.ece_before),
+        ("expected calibration error after", found.ece_after),
+        ("known samples that may be called unknown", found.unknown.false_alarm_rate),
+    ]
+    return ["## Confidence", "", *_table(("fact", "value"), rows), ""]
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:

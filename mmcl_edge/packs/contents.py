@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmcl_edge.bundle import FileEntry
 from mmcl_edge.config import MethodConfig
+from mmcl_edge.packs.confidence import Confidence
 from mmcl_edge.packs.manifest import MINIMUM_RUNTIME, Expert, Label, PackManifest, Parent
 from mmcl_edge.packs.names import label_id
 
@@ -33,6 +34,7 @@ class PackContents:
         minimum_runtime: oldest release that can use it.
         module: what else is needed to rebuild the module; stored in ``adapter_config.json``.
         evaluation: figures for ``eval.json``.
+        confidence: how reliable its answers are, if that was measured.
     """
 
     tensors: Mapping[str, torch.Tensor]
@@ -48,6 +50,7 @@ class PackContents:
     minimum_runtime: str = MINIMUM_RUNTIME
     module: Mapping[str, Any] = field(default_factory=dict)
     evaluation: Mapping[str, Any] = field(default_factory=dict)
+    confidence: Confidence | None = None
 
     def manifest(self, files: tuple[FileEntry, ...]) -> PackManifest:
         """The manifest over ``files``.
@@ -66,4 +69,5 @@ class PackContents:
             privacy=dict(self.privacy),
             minimum_runtime=self.minimum_runtime,
             files=files,
+            confidence=self.confidence,
         )

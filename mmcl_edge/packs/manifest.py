@@ -5,11 +5,19 @@ No times, no machine facts: equal content gives equal bytes and so the equal dig
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from mmcl_edge.bundle import FileEntry
+from mmcl_edge.packs.confidence import Confidence
 from mmcl_edge.packs.names import check_name, label_id
 from mmcl_edge.types import FrozenModel
 
@@ -89,6 +97,14 @@ class PackManifest(FrozenModel):
     privacy: dict[str, str | int | float | bool | None] = Field({}, description="Settings in force while learning.")
     minimum_runtime: str = Field(MINIMUM_RUNTIME, pattern=r"^\d{1,4}\.\d{1,4}\.\d{1,4}$")
     files: tuple[FileEntry, ...]
+    confidence: Confidence | None = Field(None, description="Left out of the JSON where it was never calibrated.")
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = serialise(self)
+        if self.confidence is None:
+            fields.pop("confidence", None)
+        return fields
 
     @property
     def label_names(self) -> tuple[str, ...]:

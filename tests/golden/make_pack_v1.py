@@ -44,18 +44,18 @@ def golden_contents() -> PackContents:
     )
 
 
-def main() -> None:
-    """Write the golden pack, if ``--update`` says so."""
+def update(target: Path, contents: PackContents) -> None:
+    """Write a golden pack, if ``--update`` says so."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--update", action="store_true", required=True)
     parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        digest = write_pack(Path(folder), golden_contents())
-        with atomic_folder(FOLDER, replace=True) as staging:
+        digest = write_pack(Path(folder), contents)
+        with atomic_folder(target, replace=True) as staging:
             for name in os.listdir(Path(folder) / digest):
                 (staging / name).write_bytes((Path(folder) / digest / name).read_bytes())
     print(digest)  # noqa: T201
 
 
 if __name__ == "__main__":
-    main()
+    update(FOLDER, golden_contents())
