@@ -51,9 +51,9 @@ def _register_shared_arena() -> None:
 class Graph:
     """One ONNX file as a function of torch tensors; the session is made at the first call. Safe in many threads."""
 
-    def __init__(self, path: Path, factory: SessionFactory, *, plan_memory: bool = True) -> None:
+    def __init__(self, path: Path, factory: SessionFactory, *, frugal: bool = False) -> None:
         self.path = path
-        self._plan_memory = plan_memory
+        self._frugal = frugal
         self._factory = factory
         self._session: ort.InferenceSession | None = None
         self._lock = threading.Lock()
@@ -64,7 +64,7 @@ class Graph:
         if self._session is None:
             with self._lock:
                 if self._session is None:
-                    self._session = self._factory.create(self.path, plan_memory=self._plan_memory)
+                    self._session = self._factory.create(self.path, frugal=self._frugal)
         return self._session
 
     def __call__(self, inputs: Mapping[str, Tensor], outputs: Mapping[str, Sequence[int]]) -> list[Tensor]:
@@ -126,13 +126,15 @@ class SessionFactory:
         self._asked = provider
         self._allow_fallback = allow_fallback
 
-    def create(self, path: Path, *, plan_memory: bool = True) -> ort.InferenceSession:
+    def create(self, path: Path, *, frugal: bool = False) -> ort.InferenceSession:
         """A session for one file.
 
         Args:
             path: the file.
-            plan_memory: take all of a run's memory as one block, planned at the first run of each shape: a little
-                faster, but blocks of many sizes leave holes in the arena that nothing else fits.
+            frugal: for graphs of training, where memory counts more than a call's last microseconds. A run's memory is
+                not taken as one block (blocks of many sizes leave holes in the arena that nothing else fits), and
+                weights are read where the file is mapped, not copied into another layout (a large matrix product
+                arranges its factors anyway).
 
         Raises:
             BundleError: ONNX Runtime cannot load the file.
@@ -144,18 +146,21 @@ class SessionFactory:
         options.intra_op_num_threads = self.plan.onnx
         options.inter_op_num_threads = 1
         options.log_severity_level = _LOG_ERRORS_ONLY
-        options.enable_mem_pattern = plan_memory
+        options.enable_mem_pattern = not frugal
+        options.add_session_config_entry("session.disable_prepacking", "1" if frugal else "0")
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.use_env_allocators", "1")
         known = set(ort.get_available_providers())
         names = [name for name in candidates(self._asked) if name in known]
         try:
-            session = ort.InferenceSession(str(path), options, providers=names)
+            session = ort.InferenceSession(
+                str(path), options, providers=names, disabled_optimizers=["ConstantFolding"] if frugal else None
+            )
         except (RuntimeError, ValueError, *ORT_ERRORS) as error:
             raise BundleError(f"ONNX Runtime cannot load {path} ({error}); export the bundle again.") from error
         self.provider = verify(self._asked, session.get_providers(), allow_fallback=self._allow_fallback)
         return session
 
-    def graph(self, path: Path, *, plan_memory: bool = True) -> Graph:
+    def graph(self, path: Path, *, frugal: bool = False) -> Graph:
         """A lazily opened graph (``create`` says what the arguments mean)."""
-        return Graph(path, self, plan_memory=plan_memory)
+        return Graph(path, self, frugal=frugal)

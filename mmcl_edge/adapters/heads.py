@@ -44,4 +44,5 @@ class GrowingHead(nn.Module):
 
 def _unit(x: Tensor) -> Tensor:
     """Rows of length 1 (no size enters the traced graph, as ``functional.normalize`` would have it)."""
-    return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min(1e-12)
+    length: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return x / length.clamp_min(1e-12)
