@@ -141,4 +141,4 @@ def output_shape(spec: FeatureSpec, x: Tensor) -> tuple[int, ...]:
 
 
 def _training_graph(bundle: Bundle, entry: FileEntry | None, sessions: SessionFactory) -> Graph | None:
-    return None if entry is None else sessions.graph(bundle.file(entry), plan_memory=False)
+    return None if entry is None else sessions.graph(bundle.file(entry), frugal=True)
