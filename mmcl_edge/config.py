@@ -13,6 +13,8 @@ from pydantic import Field, model_validator
 
 from mmcl_edge.types import FrozenModel
 
+FeaturePrecision = Literal["fp32", "fp16", "int8"]
+
 
 class AdapterConfig(FrozenModel):
     """The mixture-of-experts cross-modality adapter of every block (paper 1, MMEncoder)."""
@@ -160,4 +162,14 @@ class AdaptConfig(FrozenModel):
     )
     max_minutes: float | None = Field(
         None, gt=0, allow_inf_nan=False, description="Stop after the epoch that exceeds this time."
+    )
+    feature_precision: FeaturePrecision = Field(
+        "fp16",
+        description="Of what training keeps of each sample instead of running the frozen part again; int8 has one "
+        "scale a vector. benchmarks/bench_ladder_cache.py measures what it costs [I].",
+    )
+    feature_budget_bytes: int = Field(
+        1 << 30,
+        ge=0,
+        description="Upper bound of those features on disk. What does not fit is worked out anew in every epoch.",
     )

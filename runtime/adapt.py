@@ -24,6 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -36,6 +37,7 @@ from mmcl_edge.errors import CalibrationError, InputError
 from mmcl_edge.fileio import canonical_json, sha256_bytes
 from mmcl_edge.learners.confidence import Calibrated, calibrate_on
 from mmcl_edge.learners.experience_run import ExperienceRun
+from mmcl_edge.learners.features import FeatureCache
 from mmcl_edge.learners.mmcl import MmclLearner
 from mmcl_edge.learners.persistence import CALIBRATE, contents_of, model_from_pack
 from mmcl_edge.learners.protocol import OnProgress
@@ -43,6 +45,7 @@ from mmcl_edge.learners.randomness import generator_for
 from mmcl_edge.packs import Pack, PackContents, read_manifest, read_pack, write_pack
 from mmcl_edge.replay.buffer import ReplayBuffer
 from mmcl_edge.runtime.engine import Runtime
+from mmcl_edge.runtime.feature_store import DiskFeatures
 from mmcl_edge.runtime.replay_store import Exemplars, ReplayStore
 from mmcl_edge.runtime.run_record import AdaptReport, RunRecord
 from mmcl_edge.runtime.workspace import Workspace
@@ -169,17 +172,28 @@ class _Adaptation:
 
     def _request_digest(self, task: TaskFolder) -> str:
         """Digest of what was asked, whatever pack it starts from."""
-        threads = self.runtime.sessions.plan
         asked = {
             "task": [task.name, task.digest],
-            "bundle": self.runtime.bundle.digest,
             "method": self.request.method.model_dump(mode="json"),
             "adapt": self.request.adapt.model_dump(mode="json"),
+        }
+        return sha256_bytes(canonical_json(asked | self._engine()))
+
+    def _engine(self) -> dict[str, Any]:
+        """What computes, and how: everything but the request that decides the bits of a result."""
+        threads = self.runtime.sessions.plan
+        return {
+            "bundle": self.runtime.bundle.digest,
             "threads": [threads.onnx, threads.torch],
             "provider": self.runtime.sessions.provider,
             "versions": {name: version(name) for name in ("mmcl-edge", "torch", "onnxruntime")},
         }
-        return sha256_bytes(canonical_json(asked))
+
+    def _features(self) -> FeatureCache:
+        """Features of samples, kept in the workspace for every run by the same engine."""
+        how, scope = self.request.adapt, sha256_bytes(canonical_json(self._engine()))
+        store = DiskFeatures(self.workspace.features_path, how.feature_budget_bytes)
+        return FeatureCache(store, how.feature_precision, scope)
 
     def _run_id(self, task: TaskFolder) -> str:
         parent = None if self.parent is None else self.parent.digest
@@ -221,7 +235,7 @@ class _Adaptation:
         if self.parent is None:
             generator = generator_for(seed, "model")
             model = build_model(method.adapter, method.head, self.runtime.backbones, generator=generator)
-            return MmclLearner(model, method, preprocess=self.runtime.preprocess, seed=seed)
+            return MmclLearner(model, method, preprocess=self.runtime.preprocess, seed=seed, features=self._features())
         _check_same_model(method, self.parent)
         return MmclLearner(
             model_from_pack(self.parent, self.runtime.backbones),
@@ -231,6 +245,7 @@ class _Adaptation:
             labels=self.parent.manifest.label_names,
             experiences=len(self.parent.manifest.experiences),
             buffer=ReplayBuffer(old.train),
+            features=self._features(),
         )
 
     def _train(

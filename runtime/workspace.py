@@ -9,6 +9,7 @@ Layout of ``MMCL_EDGE_HOME``::
     current, previous    links to packs/<digest>
     tasks/<name>/        what the user wants learned: <class>/<files>
     replay/              exemplars of earlier experiences
+    features/            what training keeps of samples, a cache under a byte budget: may be removed at any time
     trust/               keys and trusted metadata
     runs/<id>/           work in progress of adapt; never read by predict
 
@@ -47,7 +48,7 @@ MARKER_NAME = "workspace.json"
 LAYOUT_VERSION = 1
 MAX_NAME_CHARS = 64
 MIN_PREFIX = 6
-_FOLDERS = ("bundles", "packs", "tasks", "replay", "trust", "runs")
+_FOLDERS = ("bundles", "packs", "tasks", "replay", "features", "trust", "runs")
 
 
 def home() -> Path:
@@ -69,6 +70,7 @@ class Workspace:
         self.packs_path = self.root / "packs"
         self.tasks_path = self.root / "tasks"
         self.replay_path = self.root / "replay"
+        self.features_path = self.root / "features"
         self.trust_path = self.root / "trust"
         self.runs_path = self.root / "runs"
         self._bundle = DigestLink(self.root, "bundle", "bundles", BundleError, "mmcl-edge init --bundle DIR")

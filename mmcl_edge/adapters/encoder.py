@@ -1,14 +1,16 @@
 """The encoder (paper 1's MMEncoder): frozen backbones with an adapter in every block, in two placements.
 
 Both share one interface: ``prepare`` turns one sample's input into what training keeps of it, ``collate``
-batches those, ``forward`` encodes. ``inline`` keeps the raw input, for deltas enter the backbone and gradients
-flow through its segments. ``ladder`` keeps pooled features of every block: the backbone runs once per sample.
+batches those, ``forward`` encodes. ``inline`` keeps what comes before the first delta (``prefix``): deltas enter the
+backbone, and gradients flow through its other segments. ``ladder`` keeps pooled features of every block: the backbone
+runs once per sample.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -17,6 +19,8 @@ from torch.nn import functional
 
 from mmcl_edge.adapters.features import add_delta, grid_of, masked_mean, pool, resample_tokens, to_tokens
 from mmcl_edge.adapters.inputs import Inputs, Item, ModalityInput, collate
+from mmcl_edge.adapters.kept import Kept, apart, modalities_of, stacked
+from mmcl_edge.adapters.prefix import Prefix, join, keep
 from mmcl_edge.adapters.presence import Presence
 from mmcl_edge.adapters.router import Gate
 from mmcl_edge.types import Backbone
@@ -36,17 +40,15 @@ class Encoder(Protocol):
 
     adapters: nn.ModuleList
     pooled_dims: dict[str, int]
+    keeps: str
+    """Names what ``prepare`` keeps, with all that it depends on but the backbones: equal names, equal tensors."""
 
-    def prepare(self, items: Sequence[Item]) -> list[Any]:
+    def prepare(self, items: Sequence[Item]) -> list[Kept]:
         """What training keeps of each sample (no gradient)."""
         ...
 
-    def collate(self, prepared: Sequence[Any]) -> Any:
+    def collate(self, prepared: Sequence[Kept]) -> Any:
         """A batch of prepared samples."""
-        ...
-
-    def shape_key(self, prepared: Any) -> Hashable:
-        """Samples with equal keys can share a batch without any padding."""
         ...
 
     def hide(self, batch: Any, hidden: Mapping[str, Tensor]) -> Any:
@@ -66,8 +68,16 @@ def _normalise(x: Tensor, wanted: bool) -> Tensor:
     return functional.layer_norm(x, x.shape[-1:]) if wanted else x
 
 
+def shape_key(kept: Kept) -> Hashable:
+    """Samples with equal keys can share a batch without any padding."""
+    return tuple((name, tuple(value.shape)) for name, value in sorted(kept.items()))
+
+
 class InlineEncoder(nn.Module):
-    """Deltas enter the backbone: ``H[b+1][m] = segment[b][m](H[b][m]) + delta_b^m(H[b][1..M])`` (parallel)."""
+    """Deltas enter the backbone: ``H[b+1][m] = segment[b][m](H[b][m]) + delta_b^m(H[b][1..M])`` (parallel).
+
+    A batch is raw (``Inputs``) or prepared (``Prefix``).
+    """
 
     def __init__(
         self,
@@ -88,61 +98,75 @@ class InlineEncoder(nn.Module):
         }
         self.all_blocks = all_blocks
         self.pooled_dims = {name: _pooled_dim(one, all_blocks) for name, one in backbones.items()}
+        self.keeps = f"inline, map grid {map_grid}, input norm {input_norm}"
 
     @staticmethod
     def dims(backbones: Mapping[str, Backbone], block: int) -> dict[str, tuple[int, int]]:
         """Widths of a block's input and output by modality: what its adapter maps between."""
         return {m: (one.features[block].dim, one.features[block + 1].dim) for m, one in backbones.items()}
 
-    def prepare(self, items: Sequence[Item]) -> list[Item]:
-        """The items themselves: everything after the raw input depends on the adapters."""
-        return list(items)
+    def prepare(self, items: Sequence[Item]) -> list[Kept]:
+        """What comes before the first delta, of each sample."""
+        with torch.no_grad():
+            return [keep(self.prefix(collate([item]))) for item in items]
 
-    def collate(self, prepared: Sequence[Item]) -> Inputs:
-        """Padded, masked inputs."""
-        return collate(prepared)
+    def collate(self, prepared: Sequence[Kept]) -> Prefix:
+        """See ``Encoder.collate``."""
+        return join(prepared)
 
-    def shape_key(self, prepared: Item) -> Hashable:
-        """See ``Encoder.shape_key``."""
-        return tuple((name, tuple(one.values.shape)) for name, one in sorted(prepared.items()))
-
-    def hide(self, batch: Inputs, hidden: Mapping[str, Tensor]) -> Inputs:
+    def hide(self, batch: Inputs | Prefix, hidden: Mapping[str, Tensor]) -> Inputs | Prefix:
         """See ``Encoder.hide``."""
+        if isinstance(batch, Prefix):
+            return batch.hide(hidden)
         return {name: one.hide(hidden[name]) for name, one in batch.items()}
 
-    def presence(self, batch: Inputs) -> dict[str, Tensor]:
+    def presence(self, batch: Inputs | Prefix) -> dict[str, Tensor]:
         """See ``Encoder.presence``."""
-        return {name: one.present for name, one in batch.items()}
+        return {name: one.present for name, one in (batch.after if isinstance(batch, Prefix) else batch).items()}
 
-    def forward(self, batch: Inputs, generator: torch.Generator | None = None) -> Encoding:
-        """Encode a batch of inputs."""
-        presence = Presence(tuple(self.backbones), self.presence(batch))
-        state = {name: self.backbones[name].stem(one.values) for name, one in batch.items()}
+    def prefix(self, inputs: Inputs) -> Prefix:
+        """Run stems and first segments, which no adapter reaches."""
+        state = {name: self.backbones[name].stem(one.values) for name, one in inputs.items()}
+        tokens = {name: self._tokens(name, 0, x, inputs[name]) for name, x in state.items()}
+        after = {name: self._segment(name, 0, x, inputs[name]) for name, x in state.items()}
+        return Prefix(tokens, {name: replace(inputs[name], values=x) for name, x in after.items()})
+
+    def forward(self, batch: Inputs | Prefix, generator: torch.Generator | None = None) -> Encoding:
+        """Encode a batch, raw or prepared (a prepared one is left as it is)."""
+        prepared = isinstance(batch, Prefix)
+        prefix = batch if isinstance(batch, Prefix) else self.prefix(batch)
+        inputs, tokens = prefix.after, prefix.tokens
+        presence = Presence(tuple(self.backbones), self.presence(inputs))
+        state = {name: one.values for name, one in inputs.items()}  # after the first segment, without its delta
         gates = []
         means: dict[str, list[Tensor]] = {name: [] for name in state}
         for block, adapter in enumerate(self.adapters):
-            tokens = {name: self._tokens(name, block, x, batch[name], presence) for name, x in state.items()}
+            if block:
+                tokens = {name: self._tokens(name, block, x, inputs[name]) for name, x in state.items()}
+                state = {name: self._segment(name, block, x, inputs[name]) for name, x in state.items()}
+            for name, x in tokens.items():
+                _learn_mask(presence, name, x, inputs[name])
             adapted = adapter(tokens, presence, generator)
             gates.append(adapted.gate)
             for name, mean in adapted.means.items():
                 means[name].append(mean)
-            state = {
-                name: self._advance(name, block, x, adapted.deltas[name], batch[name]) for name, x in state.items()
-            }
-        output = {name: pool_output(self.backbones[name], x, batch[name]) for name, x in state.items()}
+            plus = partial(add_delta, overwrite=block > 0 or not prepared)
+            state = {name: plus(x, adapted.deltas[name], grid=self.grids[name][block]) for name, x in state.items()}
+        output = {name: pool_output(self.backbones[name], x, inputs[name]) for name, x in state.items()}
         pooled = {name: _represent(x, means[name] if self.all_blocks else []) for name, x in output.items()}
         return Encoding(pooled, presence.by_name, tuple(gates))
 
-    def _tokens(self, name: str, block: int, x: Tensor, one: ModalityInput, presence: Presence) -> Tensor:
-        """What the adapter of a block reads: ``(B, T*N, D)``, normalised, its mask known to ``presence``."""
-        tokens = to_tokens(x, one.views, grid=self.grids[name][block])
-        if not presence.has_mask(name, tokens.shape[1]):
-            presence.add_mask(name, one.mask(tokens.shape[1] // one.views))
-        return _normalise(tokens, self.input_norm)
+    def _tokens(self, name: str, block: int, x: Tensor, one: ModalityInput) -> Tensor:
+        """What the adapter of a block reads: ``(B, T*N, D)``, normalised."""
+        return _normalise(to_tokens(x, one.views, grid=self.grids[name][block]), self.input_norm)
 
-    def _advance(self, name: str, block: int, x: Tensor, delta: Tensor, one: ModalityInput) -> Tensor:
-        after = self.backbones[name].segment(block, x)
-        return add_delta(after, delta, grid=self.grids[name][block])
+    def _segment(self, name: str, block: int, x: Tensor, one: ModalityInput) -> Tensor:
+        return apart(partial(self.backbones[name].segment, block), x, one)
+
+
+def _learn_mask(presence: Presence, name: str, tokens: Tensor, one: ModalityInput) -> None:
+    if not presence.has_mask(name, tokens.shape[1]):
+        presence.add_mask(name, tokens.shape[1], one.mask(tokens.shape[1] // one.views))
 
 
 def pool_output(backbone: Backbone, x: Tensor, one: ModalityInput) -> Tensor:
@@ -188,30 +212,34 @@ class LadderEncoder(nn.Module):
         self.tokens = tokens
         self.all_blocks = all_blocks
         self.pooled_dims = {name: _pooled_dim(one, all_blocks) + dim for name, one in backbones.items()}
+        self.keeps = f"ladder, {tokens} tokens"
 
     @staticmethod
     def dims(backbones: Mapping[str, Backbone], block: int, *, dim: int) -> dict[str, tuple[int, int]]:
         """Widths of a block's adapter by modality: frozen features beside the side state, to the side state."""
         return {name: (one.features[block].dim + dim, dim) for name, one in backbones.items()}
 
-    def prepare(self, items: Sequence[Item]) -> list[LadderFeatures]:
-        """Frozen features of each sample, one backbone pass each."""
+    def prepare(self, items: Sequence[Item]) -> list[Kept]:
+        """Frozen features of each sample, one backbone pass each: ``m.output (D,)``, ``m.block0 (P, D_0)``, ..."""
         with torch.no_grad():
-            return [self.extract(collate([item])) for item in items]
+            return [self._kept(self.extract(collate([item]))) for item in items]
 
-    def collate(self, prepared: Sequence[LadderFeatures]) -> LadderFeatures:
+    def _kept(self, one: LadderFeatures) -> Kept:
+        kept = {f"{name}.output": x[0] for name, x in one.output.items()}
+        return kept | {f"{m}.block{b}": x[0] for b, block in enumerate(one.blocks) for m, x in block.items()}
+
+    def collate(self, prepared: Sequence[Kept]) -> LadderFeatures:
         """Stack features; a modality that a sample lacks is zero and marked absent."""
-        names = tuple(dict.fromkeys(name for one in prepared for name in one.output))
-        depth = len(prepared[0].blocks)
-        return LadderFeatures(
-            tuple({m: _stack([one.blocks[b].get(m) for one in prepared]) for m in names} for b in range(depth)),
-            {m: _stack([one.output.get(m) for one in prepared]) for m in names},
-            {m: torch.cat([one.present.get(m, torch.zeros(1, dtype=torch.bool)) for one in prepared]) for m in names},
-        )
+        names = modalities_of(prepared)
 
-    def shape_key(self, prepared: LadderFeatures) -> Hashable:
-        """See ``Encoder.shape_key``."""
-        return tuple(sorted(prepared.output))
+        def parts(part: str) -> dict[str, Tensor]:
+            return {name: stacked([one.get(f"{name}.{part}") for one in prepared]) for name in names}
+
+        return LadderFeatures(
+            tuple(parts(f"block{block}") for block in range(len(self.adapters))),
+            parts("output"),
+            {name: torch.tensor([f"{name}.output" in one for one in prepared]) for name in names},
+        )
 
     def hide(self, batch: LadderFeatures, hidden: Mapping[str, Tensor]) -> LadderFeatures:
         """See ``Encoder.hide``."""
@@ -247,7 +275,7 @@ class LadderEncoder(nn.Module):
         side = {name: x.new_zeros(*x.shape[:2], self.dim) for name, x in batch.blocks[0].items()}
         presence = Presence(tuple(self.backbones), batch.present)
         for name, here in batch.present.items():
-            presence.add_mask(name, here[:, None].expand(-1, self.tokens))
+            presence.add_mask(name, self.tokens, here[:, None].expand(-1, self.tokens))
         gates = []
         means: dict[str, list[Tensor]] = {name: [] for name in side}
         for adapter, features in zip(self.adapters, batch.blocks, strict=True):
@@ -263,8 +291,3 @@ class LadderEncoder(nn.Module):
             for name, x in batch.output.items()
         }
         return Encoding(pooled, batch.present, tuple(gates))
-
-
-def _stack(parts: Sequence[Tensor | None]) -> Tensor:
-    some = next(part for part in parts if part is not None)
-    return torch.cat([torch.zeros_like(some) if part is None else part for part in parts])

@@ -17,7 +17,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import groupby
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,6 +26,7 @@ from mmcl_edge.config import MethodConfig
 from mmcl_edge.data.streams import Experience
 from mmcl_edge.learners.confidence import Answers
 from mmcl_edge.learners.experience_run import ExperienceRun, Teacher
+from mmcl_edge.learners.features import FeatureCache, PreparedSamples
 from mmcl_edge.learners.protocol import OnProgress, Preprocess
 from mmcl_edge.learners.randomness import generator_for
 from mmcl_edge.replay.buffer import ReplayBuffer
@@ -44,6 +44,7 @@ class MmclLearner:
         labels: classes the head knows, in its order.
         experiences: how many experiences the model has seen.
         buffer: exemplars of them.
+        features: keeps what training needs of samples from epoch to epoch.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class MmclLearner:
         labels: Sequence[str] = (),
         experiences: int = 0,
         buffer: ReplayBuffer | None = None,
+        features: FeatureCache | None = None,
     ) -> None:
         self.model = model
         self.config = config
@@ -63,6 +65,7 @@ class MmclLearner:
         self.seed = seed
         self.experiences = experiences
         self.buffer = buffer or ReplayBuffer()
+        self.features = features or FeatureCache()
         self._labels = list(labels)
 
     @property
@@ -80,6 +83,7 @@ class MmclLearner:
     def begin(self, experience: Experience) -> ExperienceRun:
         """Phase 1 (see the module docstring)."""
         samples = [*experience.train, *self.buffer.exemplars]
+        self.features.store.release()
         prepared = self.prepare(samples)
         teacher = self._teach(prepared) if self.experiences else None
         self.experiences += 1
@@ -109,9 +113,9 @@ class MmclLearner:
             seed=generator_for(self.seed, self.experiences, "buffer").initial_seed(),
         )
 
-    def prepare(self, samples: Sequence[Sample]) -> list[Any]:
+    def prepare(self, samples: Sequence[Sample]) -> PreparedSamples:
         """Samples as the encoder keeps them for training."""
-        return self.model.encoder.prepare([self.preprocess(sample) for sample in samples])
+        return PreparedSamples(samples, preprocess=self.preprocess, encoder=self.model.encoder, cache=self.features)
 
     def predict(self, samples: Sequence[Sample]) -> Tensor:
         """Logits ``(len(samples), C)``; samples of one length share a batch, so none sees another's padding."""
@@ -146,7 +150,7 @@ class MmclLearner:
                 block.grow(self.config.adapter.active_experts, generator, zero_gate=True)
             block.reset_usage()
 
-    def _teach(self, prepared: Sequence[Any]) -> Teacher:
+    def _teach(self, prepared: PreparedSamples) -> Teacher:
         names = tuple(self.model.encoder.pooled_dims)
 
         def everything(output: ModelOutput) -> Tensor:
@@ -158,10 +162,10 @@ class MmclLearner:
         logits, joint, *z = flat.split([len(self._labels), width, *[width] * len(names)], dim=1)
         return Teacher(logits, joint, dict(zip(names, z, strict=True)))
 
-    def _forward(self, prepared: Sequence[Any], read: Callable[[ModelOutput], Tensor]) -> Tensor:
+    def _forward(self, prepared: PreparedSamples, read: Callable[[ModelOutput], Tensor]) -> Tensor:
         """``read`` of every sample's output, in order, in batches of samples of one shape."""
         encoder = self.model.encoder
-        keys = [str(encoder.shape_key(one)) for one in prepared]
+        keys = [str(shape) for shape in prepared.shapes]
         order = sorted(range(len(prepared)), key=lambda i: (keys[i], i))
         rows: dict[int, Tensor] = {}
         size = self.config.train.batch_size
