@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -41,21 +41,57 @@ def write_accuracy_matrix(
         MissingExtraError: matplotlib is not installed.
         StorageError: the file cannot be written.
     """
-    if path.suffix.lower() not in FORMATS or len(names) != len(matrix):
+    if len(names) != len(matrix):
         raise InputError(
-            f"Expected a path that ends in {' or '.join(FORMATS)} and one name for each of {len(matrix)} rows, but "
-            f"found {path.name!r} and {len(names)} names; change the path or the names."
+            f"Expected one name for each of {len(matrix)} rows, but found {len(names)} names; change the names."
+        )
+    size = (2.6 + 1.55 * len(names), 2.4 + 0.95 * len(names))
+    write_figure(path, lambda figure: _draw(figure, matrix, names, chance), size=size, title=title, note=note)
+
+
+def check_picture(path: Path) -> None:
+    """Refuse early what ``write_figure`` could not draw.
+
+    Raises:
+        InputError: another extension.
+        MissingExtraError: matplotlib is not installed.
+    """
+    if path.suffix.lower() not in FORMATS:
+        raise InputError(
+            f"Expected a path that ends in {' or '.join(FORMATS)}, but found {path.name!r}; change the path."
         )
     try:
-        import matplotlib as mpl
-        from matplotlib.figure import Figure
+        import matplotlib.figure  # noqa: F401
     except ImportError as error:
         raise MissingExtraError(
             "Drawing needs matplotlib, but it is missing; run: pip install 'mmcl-edge[quickstart]'"
         ) from error
+
+
+def write_figure(
+    path: Path, draw: Callable[[Any], None], *, size: tuple[float, float], title: str, note: str = ""
+) -> None:
+    """Write what ``draw`` makes of an empty figure; the same input gives the same bytes.
+
+    Args:
+        path: where to write; ``.png`` or ``.svg``.
+        draw: fills a matplotlib figure.
+        size: width and height in inches.
+        title: above the picture.
+        note: below it; lines are broken at line feeds.
+
+    Raises:
+        InputError: another extension.
+        MissingExtraError: matplotlib is not installed.
+        StorageError: the file cannot be written.
+    """
+    check_picture(path)
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(2.6 + 1.55 * len(names), 2.4 + 0.95 * len(names)), layout="constrained")
-        _draw(figure, matrix, names, chance)
+        figure = Figure(figsize=size, layout="constrained")
+        draw(figure)
         figure.suptitle(title, fontsize=13, fontweight="bold", x=0.02, ha="left")
         figure.supxlabel(note, fontsize=10, color="0.25", x=0.02, ha="left")
         write_atomic(path, _encoded(figure, path.suffix[1:].lower()))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +36,9 @@ COMMANDS = {
     "export": Entry("mmcl_edge.commands.export", "Cut two backbones into ONNX segments: make a bundle (workstation)."),
     "adapt": Entry("mmcl_edge.commands.adapt", "Learn new classes on this device, without forgetting the old ones."),
     "predict": Entry("mmcl_edge.commands.predict", "Say what files sound and look like."),
+    "calibrate": Entry(
+        "mmcl_edge.commands.calibrate", "Make the pack say how sure it is, or the bundle int8, from calibration data."
+    ),
     "pack": Entry("mmcl_edge.commands.pack", "List, show, use and roll back what was learned."),
     "doctor": Entry("mmcl_edge.commands.doctor", "Check this installation and its workspace."),
     "quickstart": Entry("mmcl_edge.commands.quickstart", "Run the whole job on built-in samples."),
@@ -42,15 +46,23 @@ COMMANDS = {
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are imported when they are invoked; ``--help`` reads the table alone."""
+    """A group whose commands are imported when they are invoked; ``--help`` reads the table alone.
+
+    Args:
+        entries: name of a command to where it is; the order is the order of work.
+    """
+
+    def __init__(self, *args: Any, entries: Mapping[str, Entry], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.entries = entries
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names in the table's order, which is the order of work."""
-        return [*COMMANDS, *super().list_commands(ctx)]
+        return [*self.entries, *super().list_commands(ctx)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import the module behind ``cmd_name`` and return its ``command``."""
-        entry = COMMANDS.get(cmd_name)
+        entry = self.entries.get(cmd_name)
         if entry is None:
             return super().get_command(ctx, cmd_name)
         command: click.Command = importlib.import_module(entry.module).command
@@ -59,7 +71,11 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the table, importing nothing."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, entry.help) for name, entry in COMMANDS.items()])
+            formatter.write_dl([(name, entry.help) for name, entry in self.entries.items()])
+
+
+class MainGroup(LazyGroup):
+    """The group of all commands: the one place that turns errors into exit codes."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; known errors become a sentence and an exit code."""
@@ -104,7 +120,7 @@ def _set_up_logging(verbosity: int) -> None:
     logger.setLevel({0: logging.NOTSET, 1: logging.INFO}.get(verbosity, logging.DEBUG))
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=MainGroup, entries=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="mmcl-edge", prog_name="mmcl-edge")
 @click.option("-v", "--verbose", count=True, help="Say more on stderr; twice: everything.")
 def cli(verbose: int) -> None:

@@ -159,10 +159,26 @@ def _show_text(result: Mapping[str, Any]) -> str:
             "experts",
             f"{len(manifest['experts'])}, of them {frozen} frozen",
         ),
+        *_confidence(manifest.get("confidence")),
         *((name, value) for name, value in result["evaluation"].items() if isinstance(value, int | float | str)),
     ]
     classes = [(label["index"], label["name"], counts.get(label["name"], 0)) for label in manifest["labels"]]
     return table(("fact", "value"), facts) + "\n\n" + table(("index", "class", "training samples"), classes)
+
+
+def _confidence(found: Mapping[str, Any] | None) -> list[tuple[str, Any]]:
+    if found is None:
+        return [("confidence", "not calibrated")]
+    unknown = found["unknown"]
+    return [
+        ("confidence", f"calibrated on {len(found['scores'])} held-out samples of {found['classes']} classes"),
+        ("temperature", found["temperature"]),
+        ("calibration error", f"{found['ece_after']:.3f} (uncalibrated {found['ece_before']:.3f})"),
+        (
+            "unknown",
+            f"score below {unknown['threshold']:.3g}: at most {100 * unknown['false_alarm_rate']:g} % of known",
+        ),
+    ]
 
 
 def _in_use_text(result: Mapping[str, Any]) -> str:

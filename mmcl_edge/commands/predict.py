@@ -47,6 +47,12 @@ MIN_HOP_S = 0.1
     metavar="S",
     help="From the start of a window to the next.  [default: the window's length]",
 )
+@click.option(
+    "--coverage",
+    type=FiniteRange(min=0, max=1, min_open=True, max_open=True),
+    metavar="X",
+    help="Also list the classes that hold the right one with this probability; needs a calibrated pack.",
+)
 @provider_option
 @threads_option
 @json_option
@@ -57,6 +63,7 @@ def command(
     top: int,
     window_s: float,
     hop_s: float | None,
+    coverage: float | None,
     provider: str,
     threads: int | None,
     as_json: bool,
@@ -70,12 +77,13 @@ def command(
       mmcl-edge predict clip.mp4
       mmcl-edge predict bark.wav bark.jpg --top 5
       mmcl-edge predict hour.flac --window-s 5 --hop-s 2.5 --json
+      mmcl-edge predict bark.wav --coverage 0.9
       mmcl-edge predict bark.wav --bundle ./bundle --pack ./pack
     """  # noqa: D301
     items = _items(files)
     spacing = {"window_s": window_s, "hop_s": window_s if hop_s is None else hop_s}
     with progress("Predicting", quiet=as_json) as report, open_runtime(pack, bundle, provider, threads) as runtime:
-        rows = [row for item in items for row in _rows(runtime, item, report, top=top, **spacing)]
+        rows = [row for item in items for row in _rows(runtime, item, report, top=top, coverage=coverage, **spacing)]
         digest = runtime.pack.digest
     emit({"pack_digest": digest, **spacing, "predictions": rows}, as_json, _human)
 
@@ -119,7 +127,14 @@ def open_runtime(pack: str | None, bundle: Path | None, provider: str, threads: 
 
 
 def _rows(
-    runtime: Runtime, item: MediaItem, report: Reporter, *, top: int, window_s: float, hop_s: float
+    runtime: Runtime,
+    item: MediaItem,
+    report: Reporter,
+    *,
+    top: int,
+    coverage: float | None,
+    window_s: float,
+    hop_s: float,
 ) -> Iterator[dict[str, Any]]:
     """One answer a window, a few windows at a time."""
     windows = _windows(item, window_s=window_s, hop_s=hop_s)
@@ -128,7 +143,8 @@ def _rows(
         report(first.source if start_s is None else f"{first.source} from {start_s:g} s")
         answers = runtime.predict_batch([sample for _, _, sample in batch])
         for (start_s, end_s, sample), answer in zip(batch, answers, strict=True):
-            yield _row(item, sample.source, answer, top=top, start_s=start_s, end_s=end_s)
+            sets = {} if coverage is None else {"label_set": list(answer.label_set(coverage))}
+            yield _row(item, sample.source, answer, top=top, start_s=start_s, end_s=end_s) | sets
 
 
 def _windows(item: MediaItem, *, window_s: float, hop_s: float) -> Iterator[Any]:
@@ -165,20 +181,23 @@ def _row(
         "start_s": None if start_s is None else round(start_s, 3),
         "end_s": None if end_s is None else round(end_s, 3),
         "label": answer.label,
+        "unknown": answer.unknown,
+        "unknown_score": answer.unknown_score,
         "top": [{"label": label, "probability": probability} for label, probability in answer.top_k(top)],
     }
 
 
 def _human(result: Mapping[str, Any]) -> str:
-    rows = [
-        (
-            row["source"],
-            _span(row),
-            ", ".join(f"{best['label']} {100 * best['probability']:.1f} %" for best in row["top"]),
-        )
-        for row in result["predictions"]
-    ]
-    return table(("file", "seconds", "classes"), rows)
+    return table(
+        ("file", "seconds", "classes"), [(row["source"], _span(row), _classes(row)) for row in result["predictions"]]
+    )
+
+
+def _classes(row: Mapping[str, Any]) -> str:
+    """The best classes; that the sample resembles none of them; the set that was asked for."""
+    best = ", ".join(f"{one['label']} {100 * one['probability']:.1f} %" for one in row["top"])
+    text = f"unknown (closest: {best})" if row["unknown"] else best
+    return f"{text}; one of: {', '.join(row['label_set']) or 'none'}" if "label_set" in row else text
 
 
 def _span(row: Mapping[str, Any]) -> str:
