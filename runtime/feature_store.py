@@ -47,7 +47,7 @@ class DiskFeatures:
         found = {path: path.stat() for path in folder.glob("*") if _NAME.fullmatch(path.name)}
         for path in sorted(found, key=lambda path: found[path].st_mtime_ns):
             self._add(path.name, found[path].st_size)
-        self.release()
+            self.release()  # so that a later one may take its place
 
     @property
     def used_bytes(self) -> int:

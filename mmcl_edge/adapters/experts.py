@@ -48,6 +48,16 @@ class ExpertStack(nn.Module):
             return frozen
         return torch.cat([frozen, trainable]) if len(frozen) else trainable
 
+    def rows(self, part: str, index: Tensor) -> Tensor:
+        """Weights of the experts ``index`` ``(n,)``, ``(n, ...)``; no gradient is ever formed for a frozen one."""
+        frozen, trainable = self.get_buffer(f"frozen_{part}"), self.get_parameter(part)
+        known = len(frozen)
+        if not known or not len(trainable):
+            return (frozen if known else trainable).index_select(0, index)
+        own = (index >= known).nonzero()[:, 0]  # places whose expert still learns
+        values = frozen.index_select(0, index.clamp(max=known - 1))
+        return values.index_copy(0, own, trainable.index_select(0, index[own] - known)) if len(own) else values
+
     def put(self, values: Mapping[str, Tensor], frozen: int) -> None:
         """Replace all experts: ``values[part]`` is ``(E, ...)``, the first ``frozen`` of them frozen."""
         for part, value in values.items():
@@ -106,8 +116,8 @@ class ExpertBank(nn.Module):
 
     def gather(self, modality: str, part: str, index: Tensor) -> Tensor:
         """Weights of the chosen experts: index ``(B, K)`` to ``(B, K, ...)``."""
-        values = self.stack_of(modality).stack(part)
-        return values.index_select(0, index.flatten()).view(*index.shape, *values.shape[1:])
+        values = self.stack_of(modality).rows(part, index.flatten())
+        return values.view(*index.shape, *values.shape[1:])
 
     def append(self, count: int, generator: torch.Generator) -> None:
         """Add ``count`` fresh trainable experts at the end."""

@@ -63,7 +63,7 @@ class ExperienceRun:
         self.log_prior = self._log_prior()
         train = config.train
         self.optimizer = torch.optim.AdamW(
-            self._parameters().values(), lr=train.learning_rate, weight_decay=train.weight_decay, foreach=False
+            self._parameters().values(), lr=train.learning_rate, weight_decay=train.weight_decay, fused=True
         )
 
     def _log_prior(self) -> Tensor | None:
