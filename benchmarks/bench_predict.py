@@ -88,7 +88,7 @@ def run_sessions(*chains: tuple[list[Callable[..., list[NDArray]]], NDArray]) ->
 @torch.inference_mode()
 def predict_in_torch(runtime: Runtime, model: Model, sample: Sample) -> list[float]:
     """What ``Runtime.predict`` does, with torch in place of ONNX Runtime."""
-    item = runtime.preprocess(runtime.sample(sample.audio, sample.frames))
+    item = runtime.preprocess(runtime.preprocess.sample(sample.audio, sample.frames))
     output = model(model.encoder.collate(model.encoder.prepare([item])))
     return output.logits.softmax(dim=-1)[0].tolist()
 

@@ -272,6 +272,11 @@ class BundleManifest(FrozenModel):
         """Modality names in manifest order."""
         return tuple(entry.modality for entry in self.backbones)
 
+    @property
+    def inputs(self) -> dict[str, AudioInput | FramesInput]:
+        """What the stem of each modality takes."""
+        return {entry.modality: entry.input for entry in self.backbones}
+
     def backbone(self, modality: str) -> BackboneEntry:
         """The entry of one modality.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from mmcl_edge.adapters.model import Model, ModelOutput
+from mmcl_edge.adapters.model import ModelOutput
 from mmcl_edge.learners.confidence import unknown_score
 from mmcl_edge.learners.familiarity import Meter
 from mmcl_edge.learners.persistence import familiarity_of
@@ -54,9 +54,10 @@ class Voice:
     meter: Meter | None = None
 
     @classmethod
-    def of(cls, pack: Pack, model: Model) -> Voice:
-        """That of ``pack``, whose model is ``model``."""
-        experts = tuple(tuple(info.id for info in block.bank.infos) for block in model.blocks)
+    def of(cls, pack: Pack) -> Voice:
+        """That of ``pack``."""
+        blocks = 1 + max(expert.block for expert in pack.manifest.experts)
+        experts = tuple(tuple(e.id for e in pack.manifest.experts if e.block == block) for block in range(blocks))
         familiarity = familiarity_of(pack)
         meter = None if familiarity is None else familiarity.meter()
         return cls(pack.manifest.label_names, experts, pack.digest, pack.manifest.confidence, meter)

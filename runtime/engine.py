@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 from mmcl_edge.adapters.encoder import InlineEncoder, LadderEncoder
 from mmcl_edge.adapters.inputs import Item, collate
 from mmcl_edge.adapters.model import Model
-from mmcl_edge.bundle import AudioInput, Bundle
-from mmcl_edge.data.arrays import as_frames, as_waveform
+from mmcl_edge.bundle import Bundle
 from mmcl_edge.errors import InputError
 from mmcl_edge.learners.persistence import model_from_pack
 from mmcl_edge.packs import Pack, read_pack
@@ -33,7 +32,7 @@ from mmcl_edge.runtime.preprocess import Preprocessor
 from mmcl_edge.runtime.segments import OnnxBackbone, open_backbones
 from mmcl_edge.runtime.sessions import SessionFactory
 from mmcl_edge.runtime.threads import ThreadPlan
-from mmcl_edge.types import AUDIO, FRAMES, SAMPLE_RATE_HZ, Prediction, Sample
+from mmcl_edge.types import SAMPLE_RATE_HZ, Prediction, Sample
 
 MAX_BATCH = 16
 """Samples of one pass in ``predict_batch``: bounds its memory."""
@@ -57,7 +56,7 @@ class Runtime:
         self.sessions = sessions
         self.backbones: dict[str, OnnxBackbone] = open_backbones(bundle, sessions)
         self.predict_graphs = PredictGraphs(bundle, sessions)
-        self.preprocess = Preprocessor(bundle.manifest)
+        self.preprocess = Preprocessor(bundle.manifest.inputs)
         self._loaded: _Loaded | None = None
 
     @classmethod
@@ -136,7 +135,7 @@ class Runtime:
         model = model_from_pack(read, self.backbones)
         for block in model.blocks:
             block.bank.fix()
-        loaded = _Loaded(model, self.predict_graphs.bind(model, read.config), read, Voice.of(read, model))
+        loaded = _Loaded(model, self.predict_graphs.bind(model, read.config), read, Voice.of(read))
         self._loaded = loaded
         self.warm()
         return read.digest
@@ -155,7 +154,7 @@ class Runtime:
             InputError: the arrays are not of that kind, or both are ``None``.
         """
         loaded, started = self._current(), time.perf_counter()
-        item = self.preprocess(self.sample(audio, frames, sample_rate_hz=sample_rate_hz))
+        item = self.preprocess(self.preprocess.sample(audio, frames, sample_rate_hz=sample_rate_hz))
         preprocess_ms = 1e3 * (time.perf_counter() - started)
         return _answer(loaded, [item], preprocess_ms=preprocess_ms)[0]
 
@@ -180,24 +179,9 @@ class Runtime:
                 answers |= zip(members, passed, strict=True)
         return [answers[number] for number in range(len(items))]
 
-    def sample(
-        self, audio: NDArray[Any] | None, frames: NDArray[Any] | None, *, sample_rate_hz: int = SAMPLE_RATE_HZ
-    ) -> Sample:
-        """Checked and converted input (see ``predict``)."""
-        if audio is None and frames is None:
-            raise InputError("Expected sound, frames or both, but both are None; give at least one.")
-        spec = self.bundle.manifest.backbone(AUDIO).input if AUDIO in self.bundle.manifest.modalities else None
-        wave = None
-        if audio is not None and isinstance(spec, AudioInput):
-            wave = as_waveform(
-                audio, sample_rate_hz, min_duration_s=spec.min_duration_s, max_duration_s=spec.max_duration_s
-            )
-        pictures = None if frames is None or FRAMES not in self.bundle.manifest.modalities else as_frames(frames)
-        return Sample(wave, pictures)
-
     def _checked(self, sample: Sample) -> Sample:
         try:
-            return self.sample(sample.audio, sample.frames)
+            return self.preprocess.sample(sample.audio, sample.frames)
         except InputError as error:
             raise InputError(f"{sample.source or 'a sample'}: {error}") from error
 

@@ -34,7 +34,8 @@ class PredictGraphs:
     def bind(self, model: Model, config: MethodConfig) -> BoundModel:
         """Those that serve a pack of ``config``, with the weights of its ``model`` (every expert fixed)."""
         served = [(e, graph) for e, graph in self._entries if e.serves(config.adapter, config.head)]
-        return BoundModel({frozenset(entry.modalities): graph for entry, graph in served}, model)
+        graphs = {frozenset(entry.modalities): graph for entry, graph in served}
+        return BoundModel(graphs, weights_of(model), output_sizes(model))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +47,23 @@ class _Bound:
 
 
 class BoundModel:
-    """A pack's weights on the graphs that serve it. Safe in many threads; never changed."""
+    """A pack's weights on the graphs that serve it. Safe in many threads; never changed.
 
-    def __init__(self, graphs: Mapping[frozenset[str], Graph], model: Model) -> None:
+    Args:
+        graphs: by the modalities that a sample has.
+        weights: inputs of every graph by name; a fused graph has none.
+        sizes: of the outputs (``output_sizes``).
+    """
+
+    def __init__(
+        self,
+        graphs: Mapping[frozenset[str], Graph],
+        weights: Mapping[str, Tensor],
+        sizes: Mapping[str, tuple[int, ...]],
+    ) -> None:
         self._graphs = dict(graphs)
-        self._weights = weights_of(model)
-        self._sizes = {
-            "logits": (1, model.head.classes),
-            "joint": (1, model.head.weight.shape[1]),
-            "expert_index": (len(model.blocks), model.blocks[0].router.active),
-            "expert_weight": (len(model.blocks), model.blocks[0].router.active),
-        }
+        self._weights = dict(weights)
+        self._sizes = dict(sizes)
         self._bound = threading.local()
 
     @property
@@ -101,6 +108,13 @@ class BoundModel:
             outputs[name] = torch.empty(shape, dtype=kind)
             binding.bind_output(name, "cpu", 0, _ELEMENTS[kind], shape, outputs[name].data_ptr())
         return _Bound(binding, outputs)
+
+
+def output_sizes(model: Model) -> dict[str, tuple[int, ...]]:
+    """Shapes of a predict graph's outputs."""
+    chosen = len(model.blocks), model.blocks[0].router.active
+    logits, joint = (1, model.head.classes), (1, model.head.weight.shape[1])
+    return {"logits": logits, "joint": joint, "expert_index": chosen, "expert_weight": chosen}
 
 
 def weights_of(model: Model) -> dict[str, Tensor]:

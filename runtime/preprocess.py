@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,16 +13,36 @@ from torch import Tensor
 from torch.nn import functional
 
 from mmcl_edge.adapters.inputs import Item, ItemInput
-from mmcl_edge.bundle import AudioInput, BundleManifest, FramesInput
+from mmcl_edge.bundle import AudioInput, FramesInput
+from mmcl_edge.data.arrays import as_frames, as_waveform
 from mmcl_edge.errors import InputError
-from mmcl_edge.types import Sample
+from mmcl_edge.types import SAMPLE_RATE_HZ, Sample
 
 
 class Preprocessor:
-    """Turns a ``Sample`` into an ``Item`` for the backbones of one bundle."""
+    """Turns arrays into a ``Sample`` and a ``Sample`` into an ``Item``, for backbones that take ``inputs``."""
 
-    def __init__(self, manifest: BundleManifest) -> None:
-        self.inputs = {entry.modality: entry.input for entry in manifest.backbones}
+    def __init__(self, inputs: Mapping[str, AudioInput | FramesInput]) -> None:
+        self.inputs = dict(inputs)
+
+    def sample(
+        self, audio: NDArray[Any] | None, frames: NDArray[Any] | None, *, sample_rate_hz: int = SAMPLE_RATE_HZ
+    ) -> Sample:
+        """Checked and converted input (``Runtime.predict`` says what the arguments are).
+
+        Raises:
+            InputError: the arrays are not of that kind, or both are ``None``.
+        """
+        if audio is None and frames is None:
+            raise InputError("Expected sound, frames or both, but both are None; give at least one.")
+        wave = pictures = None
+        for spec in self.inputs.values():
+            if isinstance(spec, AudioInput) and audio is not None:
+                shortest, longest = spec.min_duration_s, spec.max_duration_s
+                wave = as_waveform(audio, sample_rate_hz, min_duration_s=shortest, max_duration_s=longest)
+            elif isinstance(spec, FramesInput) and frames is not None:
+                pictures = as_frames(frames)
+        return Sample(wave, pictures)
 
     def __call__(self, sample: Sample) -> Item:
         """Tensors by modality.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -38,7 +40,22 @@ _NAMES = "default, none, a timm name, hf_hub:ID, local-dir:PATH or NAME@CHECKPOI
     help="Gradients compute the forward pass again (less memory), or use activations it saved (less work).",
 )
 @click.option("--untrained", is_flag=True, help="Random weights for timm names; the bundle says so.")
-@click.option("--force", is_flag=True, help="Replace a bundle that stands there.")
+@click.option("--force", is_flag=True, help="Replace what an earlier export put there.")
+@click.option(
+    "--fuse",
+    type=click.Path(path_type=Path),
+    metavar="PACK",
+    help="Instead: make one graph of a bundle and this pack, for devices that only predict.",
+)
+@click.option(
+    "--bundle",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="With --fuse: the bundle.  [default: the workspace's]",
+)
+@click.option(
+    "--modalities", metavar="NAMES", help="With --fuse: what every sample has, as in audio,frames.  [default: all]"
+)
 @json_option
 def command(
     audio: str,
@@ -48,6 +65,9 @@ def command(
     vjp: Literal["recompute", "save"],
     untrained: bool,
     force: bool,
+    fuse: Path | None,
+    bundle: Path | None,
+    modalities: str | None,
     as_json: bool,
 ) -> None:
     """Cut two backbones into ONNX segments with their gradients, check each against torch, write a bundle.
@@ -58,17 +78,19 @@ def command(
       mmcl-edge export --frames mobilenetv3_small_100 --vjp save --out ./bundle
       mmcl-edge export --audio hf_hub:gaunernst/vit_base_patch16_1024_128.audiomae_as2m --blocks 4 --out ./bundle
       mmcl-edge export --audio none --frames vit_tiny_patch16_224@weights.safetensors --out ./bundle
+      mmcl-edge export --fuse packs/current --bundle ./bundle --out ./fused
     """  # noqa: D301
+    if fuse is not None:
+        _fuse(fuse, bundle, modalities, out, force=force, as_json=as_json)
+        return
+    if bundle is not None or modalities is not None:
+        raise click.UsageError("--bundle and --modalities go with --fuse.")
     target = out if out is not None else _default_folder()
     started = time.monotonic()
-    try:
+    with _needs_export_extra():
         from mmcl_edge.export.exporter import export_bundle
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            f"Exporting needs the package {error.name}, which is not installed; run: pip install 'mmcl-edge[export]'"
-        ) from error
     with progress("Exporting", quiet=as_json) as report:
-        bundle = export_bundle(
+        made = export_bundle(
             target,
             audio=audio,
             frames=frames,
@@ -78,7 +100,42 @@ def command(
             progress=report,
             force=force,
         )
-    emit(_result(bundle, time.monotonic() - started), as_json, _human)
+    emit(_result(made, time.monotonic() - started), as_json, _human)
+
+
+@contextmanager
+def _needs_export_extra() -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f"Exporting needs the package {error.name}, which is not installed; run: pip install 'mmcl-edge[export]'"
+        ) from error
+
+
+def _fuse(
+    pack: Path, bundle: Path | None, modalities: str | None, out: Path | None, *, force: bool, as_json: bool
+) -> None:
+    if out is None:
+        raise click.UsageError("--fuse needs --out DIR, the folder to write.")
+    with _needs_export_extra():
+        from mmcl_edge.export.fuse import fuse
+    from mmcl_edge.bundle import Bundle
+    from mmcl_edge.runtime.workspace import home
+
+    chosen = None if modalities is None else [name.strip() for name in modalities.split(",")]
+    with progress("Fusing", quiet=as_json) as say:
+        say("one graph, and its check against the live runtime", 0, 1)
+        report = fuse(Bundle.open(bundle or home() / "bundle"), pack, out, modalities=chosen, force=force)
+    emit({"path": str(out), **asdict(report)}, as_json, _human_fused)
+
+
+def _human_fused(result: Mapping[str, Any]) -> str:
+    return (
+        f"Fused model in {result['path']} ({result['size_bytes'] / 1e6:.1f} MB)\n"
+        f"Answers as the live runtime does, to {result['largest_difference']:.0e} (probabilities).\n"
+        f"One prediction here: {result['fused_ms']:.1f} ms, live {result['live_ms']:.1f} ms (medians, taken in turns)."
+    )
 
 
 def _default_folder() -> Path:
