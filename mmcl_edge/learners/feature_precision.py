@@ -21,9 +21,10 @@ def encode(kept: Kept, precision: FeaturePrecision) -> Kept:
     Integers stay as they are.
     """
     stored: Kept = {}
-    for name, value in kept.items():
+    for name, given in kept.items():
+        value = given.contiguous()
         if not value.is_floating_point() or precision == "fp32":
-            stored[name] = value.contiguous()
+            stored[name] = value
         elif precision == "fp16":
             stored[name] = _halved(value)
         else:
@@ -44,4 +45,4 @@ def decode(stored: Kept) -> Kept:
 
 def _halved(value: Tensor) -> Tensor:
     fits = bool(value.abs().max() <= _LARGEST_HALF) if value.numel() else True
-    return value.half() if fits else value.contiguous()
+    return value.half() if fits else value

@@ -42,6 +42,15 @@ def test_precision_bounds_the_error_of_every_vector(precision: FeaturePrecision,
     assert (precision == "fp32") == bool((error == 0).all())
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_tensors_of_any_layout_can_be_kept(precision: FeaturePrecision, tmp_path: Path):
+    kept = {"m.after": torch.randn(3, 5, generator=seeded()).T}
+    DiskFeatures(tmp_path, 1 << 20).put(KEYS[0], encode(kept, precision))
+    found = DiskFeatures(tmp_path, 1 << 20).get(KEYS[0])
+    assert found is not None
+    torch.testing.assert_close(decode(found)["m.after"].float(), kept["m.after"], atol=0.02, rtol=0.01)
+
+
 def test_values_beyond_half_precision_stay_single():
     large = {"m.after": torch.tensor([[1e5, 1.0]])}
     assert torch.equal(decode(encode(large, "fp16"))["m.after"], large["m.after"])
