@@ -99,12 +99,12 @@ class Overlay(Bundle):
 
 
 def with_files(
-    manifest: BundleManifest, files: Mapping[str, FileEntry], errors: Mapping[str, float]
+    backbones: Iterable[BackboneEntry], files: Mapping[str, FileEntry], errors: Mapping[str, float]
 ) -> tuple[BackboneEntry, ...]:
-    """The manifest's backbones with other forward graphs.
+    """Backbones with other forward graphs.
 
     Args:
-        manifest: of the float bundle.
+        backbones: of the float bundle.
         files: new entry by path; what is not named stays.
         errors: relative error of each new graph against its float graph, for the manifest's parity.
     """
@@ -126,7 +126,7 @@ def with_files(
             update["stem_parity"] = entry.stem_parity.model_copy(update={"forward": errors[entry.stem.path]})
         return entry.model_copy(update=update)
 
-    return tuple(backbone(entry) for entry in manifest.backbones)
+    return tuple(backbone(entry) for entry in backbones)
 
 
 def signal_to_noise_db(clean: Sequence[Array], noisy: Sequence[Array]) -> float:

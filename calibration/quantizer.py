@@ -111,7 +111,8 @@ class GraphQuantizer:
             _guard(result, float_nodes)
             _halve_tables(result)
             quantizer.model.topological_sort()
-            clean(result, name=Path(self.name).name.removesuffix(".onnx"))
+            _drop_unused_domains(result)
+            onnx.checker.check_model(clean(result, name=Path(self.name).name.removesuffix(".onnx")))
         return bytes(result.SerializeToString(deterministic=True))
 
     @cached_property
@@ -207,3 +208,11 @@ def _halve_tables(model: ModelProto) -> None:
             model.graph.node.insert(
                 0, helper.make_node("Cast", [one.name], [name], name=f"{name}_cast", to=TensorProto.FLOAT)
             )
+
+
+def _drop_unused_domains(model: ModelProto) -> None:
+    """ONNX Runtime lists every domain it knows in the graphs that it saves."""
+    used = {"", *(node.domain for node in model.graph.node)}
+    kept = [one for one in model.opset_import if one.domain in used]
+    del model.opset_import[:]
+    model.opset_import.extend(kept)
