@@ -197,7 +197,12 @@ def test_a_full_disk_leaves_nothing(plain, made, tmp_path):
     from mmcl_edge.calibration.graphs import Overlay
     from mmcl_edge.calibration.writing import write_int8_bundle
 
-    overlay = Overlay(plain, made.bundle.path, [one.graph for one in made.record.graphs if one.int8])
+    laid = tmp_path / "laid"
+    graphs = [one.graph for one in made.record.graphs if one.int8]
+    for path in graphs:
+        (laid / path).parent.mkdir(parents=True, exist_ok=True)
+        onnx.save(onnx.load(made.bundle.path / path), laid / path)
+    overlay = Overlay(plain, laid, graphs)
     before = snapshot(tmp_path)
     runs = 0
     for refused in on_full_disk(lambda: write_int8_bundle(plain, overlay, made.record, tmp_path / "int8")):
