@@ -31,8 +31,9 @@ class RawAnswer:
 
     @classmethod
     def of(cls, output: ModelOutput) -> RawAnswer:
-        """What the torch model gave."""
-        return cls(output.logits, output.joint, tuple((gate.index, gate.weights) for gate in output.gates))
+        """What the torch model gave, on the host."""
+        chosen = tuple((gate.index.cpu(), gate.weights.cpu()) for gate in output.gates)
+        return cls(output.logits.cpu(), output.joint.cpu(), chosen)
 
 
 @dataclass(frozen=True, slots=True)

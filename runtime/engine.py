@@ -32,6 +32,7 @@ from mmcl_edge.runtime.preprocess import Preprocessor
 from mmcl_edge.runtime.segments import OnnxBackbone, open_backbones
 from mmcl_edge.runtime.sessions import SessionFactory
 from mmcl_edge.runtime.threads import ThreadPlan
+from mmcl_edge.runtime.workspace import ENGINES_NAME, home
 from mmcl_edge.types import SAMPLE_RATE_HZ, Prediction, Sample
 
 MAX_BATCH = 16
@@ -43,6 +44,7 @@ class _Loaded:
     """One pack in use. Never changed, so whoever holds it sees one pack only."""
 
     model: Model
+    device: torch.device
     bound: BoundModel
     pack: Pack
     voice: Voice
@@ -68,15 +70,18 @@ class Runtime:
         threads: int | None = None,
         *,
         allow_fallback: bool = False,
+        engines: Path | None = None,
     ) -> Runtime:
         """Open and verify a bundle and, if given, a pack.
 
         Args:
             bundle: folder of a bundle, or an opened one.
             pack: folder of a pack; without one, call ``load_pack`` before predicting.
-            provider: ``auto``, ``cpu``, ``cuda`` or ``tensorrt``.
+            provider: ``auto``, ``cpu``, ``cuda`` or ``tensorrt``, with device and memory cap in MB where wanted, as in
+                ``cuda:1,memory=4096``.
             threads: for the backbones; ``None`` takes every core.
             allow_fallback: accept another provider than the one asked for.
+            engines: where TensorRT's engines are kept; by default ``engines/`` in the workspace.
 
         Raises:
             BundleError: the bundle is missing or broken.
@@ -84,7 +89,9 @@ class Runtime:
             ProviderError: another provider would run.
         """
         plan = ThreadPlan.for_machine(threads)
-        sessions = SessionFactory(plan, provider=provider, allow_fallback=allow_fallback)
+        sessions = SessionFactory(
+            plan, provider=provider, allow_fallback=allow_fallback, engines=engines or home() / ENGINES_NAME
+        )
         plan.apply()
         runtime = cls(bundle if isinstance(bundle, Bundle) else Bundle.open(bundle), sessions)
         if pack is not None:
@@ -135,7 +142,8 @@ class Runtime:
         model = model_from_pack(read, self.backbones)
         for block in model.blocks:
             block.bank.fix()
-        loaded = _Loaded(model, self.predict_graphs.bind(model, read.config), read, Voice.of(read))
+        bound, device = self.predict_graphs.bind(model, read.config), self.sessions.device
+        loaded = _Loaded(model.to(device), device, bound, read, Voice.of(read))
         self._loaded = loaded
         self.warm()
         return read.digest
@@ -204,14 +212,14 @@ def _answer(loaded: _Loaded, items: Sequence[Item], *, preprocess_ms: float) -> 
         if len(items) == 1 and loaded.bound.takes(items[0]):
             raw = loaded.bound(items[0])
         else:
-            raw = RawAnswer.of(loaded.model(_batch(loaded.model, items)))
+            raw = RawAnswer.of(loaded.model(_batch(loaded.model, items, loaded.device)))
     encode_ms = 1e3 * (time.perf_counter() - started)
     latency = {"preprocess": preprocess_ms, "encode": encode_ms, "total": preprocess_ms + encode_ms}
     return loaded.voice.word(raw, latency)
 
 
-def _batch(model: Model, items: Sequence[Item]) -> Any:
-    inputs = collate(items)
+def _batch(model: Model, items: Sequence[Item], device: torch.device) -> Any:
+    inputs = {name: one.to(device) for name, one in collate(items).items()}
     encoder = model.encoder
     if isinstance(encoder, LadderEncoder):
         return encoder.extract(inputs)

@@ -29,13 +29,15 @@ class PredictGraphs:
     """The predict graphs of a bundle; sessions are made when first needed and serve every pack of their settings."""
 
     def __init__(self, bundle: Bundle, sessions: SessionFactory) -> None:
-        self._entries = [(entry, sessions.graph(bundle.file(entry.file))) for entry in bundle.manifest.predict]
+        entries = () if sessions.choice.name == "tensorrt" else bundle.manifest.predict  # it wants constant weights
+        self._entries = [(entry, sessions.graph(bundle.file(entry.file))) for entry in entries]
+        self._gpu = sessions.choice.device if sessions.on_gpu else None
 
     def bind(self, model: Model, config: MethodConfig) -> BoundModel:
         """Those that serve a pack of ``config``, with the weights of its ``model`` (every expert fixed)."""
         served = [(e, graph) for e, graph in self._entries if e.serves(config.adapter, config.head)]
         graphs = {frozenset(entry.modalities): graph for entry, graph in served}
-        return BoundModel(graphs, weights_of(model), output_sizes(model))
+        return BoundModel(graphs, weights_of(model), output_sizes(model), gpu=self._gpu)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,7 @@ class BoundModel:
         graphs: by the modalities that a sample has.
         weights: inputs of every graph by name; a fused graph has none.
         sizes: of the outputs (``output_sizes``).
+        gpu: index of the GPU that the weights shall lie on; ``None``: the host.
     """
 
     def __init__(
@@ -60,9 +63,11 @@ class BoundModel:
         graphs: Mapping[frozenset[str], Graph],
         weights: Mapping[str, Tensor],
         sizes: Mapping[str, tuple[int, ...]],
+        *,
+        gpu: int | None = None,
     ) -> None:
         self._graphs = dict(graphs)
-        self._weights = dict(weights)
+        self._weights = {name: _value(tensor, gpu) for name, tensor in weights.items()}
         self._sizes = dict(sizes)
         self._bound = threading.local()
 
@@ -101,7 +106,7 @@ class BoundModel:
         binding = graph.session.io_binding()
         for node in graph.session.get_inputs():
             if node.name in self._weights:
-                _put(binding, node.name, self._weights[node.name])
+                binding.bind_ortvalue_input(node.name, self._weights[node.name])
         outputs = {}
         for name, shape in self._sizes.items():
             kind = torch.int64 if name == "expert_index" else torch.float32
@@ -121,6 +126,12 @@ def weights_of(model: Model) -> dict[str, Tensor]:
     """What a predict graph takes of a model whose experts are all fixed, by its names in the model."""
     state = {name: value for name, value in model.state_dict().items() if not name.endswith(".usage")}
     return {name: value.detach().contiguous() for name, value in state.items() if value.numel()}
+
+
+def _value(tensor: Tensor, gpu: int | None) -> ort.OrtValue:
+    """A weight for all threads to bind: the tensor's own memory on the host, a copy on a GPU."""
+    where = ("cpu", 0) if gpu is None else ("cuda", gpu)
+    return ort.OrtValue.ortvalue_from_numpy(tensor.numpy(), *where)
 
 
 def _put(binding: ort.IOBinding, name: str, value: Tensor) -> Tensor:

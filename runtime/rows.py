@@ -26,10 +26,12 @@ class Rows:
 
     Args:
         threads: rows worked on at once.
+        whole: do not cut a batch at all: a GPU works on all its rows at once.
     """
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, *, whole: bool = False) -> None:
         self.threads = threads
+        self.whole = whole
         self._pool: ThreadPoolExecutor | None = None
 
     def run(
@@ -43,7 +45,7 @@ class Rows:
 
         Args:
             graph: one whose outputs follow the rows of its inputs.
-            inputs: of each row: name to tensor with a batch of 1.
+            inputs: of each row: name to tensor with a batch of 1; or of all rows at once, as one.
             output: name and shape ``(B, ...)`` of the output that is wanted as one tensor.
             fresh: names of outputs that are wanted row by row, of whatever shape they have.
 
@@ -51,13 +53,21 @@ class Rows:
             The output, and for each row the ``fresh`` ones.
         """
         name, shape = output
-        result = torch.empty(tuple(shape))
-        places = result.split(1)
+        result = torch.empty(tuple(shape), device=next(iter(inputs[0].values())).device)
+        places = [result] if len(inputs) == 1 else result.split(1)
 
         def one(row: int) -> list[Tensor]:
             return graph.run_into(inputs[row], {name: places[row]}, fresh)
 
         return result, self._map(one, len(inputs))
+
+    def cut(self, **tensors: Tensor) -> list[dict[str, Tensor]]:
+        """Each row of some tensors ``(B, ...)`` by name, with a batch of 1; the whole batch where it is not cut."""
+        dense = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+        if self.whole:
+            return [dense]
+        rows = {name: tensor.split(1) for name, tensor in dense.items()}
+        return [dict(zip(rows, row, strict=True)) for row in zip(*rows.values(), strict=True)]
 
     def _map(self, call: Callable[[int], Result], count: int) -> list[Result]:
         if count <= 1 or self.threads <= 1:

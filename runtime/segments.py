@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from mmcl_edge.bundle import BackboneEntry, Bundle, FileEntry, SegmentEntry
+from mmcl_edge.runtime.profiles import feature_profile, stem_profile
+from mmcl_edge.runtime.providers import Profile
 from mmcl_edge.runtime.rows import Rows
 from mmcl_edge.runtime.sessions import Graph, SessionFactory
 from mmcl_edge.types import FeatureSpec
@@ -22,10 +24,12 @@ from mmcl_edge.types import FeatureSpec
 class OnnxSegment:
     """One segment: ``forward``, and what ``backward`` needs in either VJP mode; a batch is run row by row."""
 
-    def __init__(self, bundle: Bundle, entry: SegmentEntry, sessions: SessionFactory, rows: Rows) -> None:
+    def __init__(
+        self, bundle: Bundle, entry: SegmentEntry, sessions: SessionFactory, rows: Rows, profile: Profile
+    ) -> None:
         self.entry = entry
         self.rows = rows
-        self.forward_graph = sessions.graph(bundle.file(entry.forward))
+        self.forward_graph = sessions.graph(bundle.file(entry.forward), profile=profile)
         self.vjp_graph = _training_graph(bundle, entry.vjp, sessions)
         self.save_graph = _training_graph(bundle, entry.save, sessions)
 
@@ -38,14 +42,14 @@ class OnnxSegment:
 
     def forward(self, x: Tensor) -> Tensor:
         """Forward only."""
-        return self.rows.run(self.forward_graph, _rows_of(x=x), ("y", output_shape(self.entry.output, x)))[0]
+        return self.rows.run(self.forward_graph, self.rows.cut(x=x), ("y", output_shape(self.entry.output, x)))[0]
 
     def forward_saving(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Forward, and the tensors that ``vjp`` wants back: the input, or what every row saved, one after the other."""
         if self.save_graph is None:
             return self.forward(x), (x.detach(),)
         y, saved = self.rows.run(
-            self.save_graph, _rows_of(x=x), ("y", output_shape(self.entry.output, x)), self.entry.saved
+            self.save_graph, self.rows.cut(x=x), ("y", output_shape(self.entry.output, x)), self.entry.saved
         )
         return y, tuple(tensor for row in saved for tensor in row)
 
@@ -53,18 +57,14 @@ class OnnxSegment:
         """Gradient with respect to the segment's input, of ``shape``, from the gradient ``g`` of its output."""
         assert self.vjp_graph is not None, "the bundle was exported without gradients"
         if self.save_graph is None:
-            inputs = _rows_of(x=saved[0], g=g)
+            inputs = self.rows.cut(x=saved[0], g=g)
         else:
             names = self.entry.saved
             kept = (saved[i : i + len(names)] for i in range(0, len(saved), len(names)))
-            inputs = [row | dict(zip(names, own, strict=True)) for row, own in zip(_rows_of(g=g), kept, strict=True)]
+            inputs = [
+                row | dict(zip(names, own, strict=True)) for row, own in zip(self.rows.cut(g=g), kept, strict=True)
+            ]
         return self.rows.run(self.vjp_graph, inputs, ("gx", shape))[0]
-
-
-def _rows_of(**tensors: Tensor) -> list[dict[str, Tensor]]:
-    """Each row of some tensors ``(B, ...)`` by name, with a batch of 1."""
-    dense = {name: tensor.detach().contiguous().split(1) for name, tensor in tensors.items()}
-    return [dict(zip(dense, row, strict=True)) for row in zip(*dense.values(), strict=True)]
 
 
 class _Segment(torch.autograd.Function):
@@ -89,10 +89,14 @@ class OnnxBackbone:
         self.features: tuple[FeatureSpec, ...] = (entry.segments[0].input, *(one.output for one in entry.segments))
         self.output_features = entry.output.output
         self.pool = entry.pool
-        self._stem = sessions.graph(bundle.file(entry.stem))
-        rows = Rows(sessions.plan.onnx)
-        self._segments = [OnnxSegment(bundle, one, sessions, rows) for one in entry.segments]
-        self._output = OnnxSegment(bundle, entry.output, sessions, rows)
+        self._stem = sessions.graph(bundle.file(entry.stem), profile=stem_profile(entry))
+        rows = Rows(sessions.plan.onnx, whole=sessions.on_gpu)
+        profiles = [feature_profile(one, entry.input) for one in self.features]
+        self._segments = [
+            OnnxSegment(bundle, one, sessions, rows, profile)
+            for one, profile in zip(entry.segments, profiles, strict=False)
+        ]
+        self._output = OnnxSegment(bundle, entry.output, sessions, rows, profiles[-1])
 
     @property
     def depth(self) -> int:

@@ -15,7 +15,15 @@ from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
 from mmcl_edge.errors import BundleError
-from mmcl_edge.runtime.providers import candidates, check_available, verify
+from mmcl_edge.runtime.providers import (
+    PROVIDERS,
+    Profile,
+    ProviderChoice,
+    candidates,
+    check_available,
+    options_of,
+    verify,
+)
 from mmcl_edge.runtime.threads import ThreadPlan
 
 _LOG_ERRORS_ONLY = 3
@@ -51,8 +59,11 @@ def _register_shared_arena() -> None:
 class Graph:
     """One ONNX file as a function of torch tensors; the session is made at the first call. Safe in many threads."""
 
-    def __init__(self, path: Path, factory: SessionFactory, *, frugal: bool = False) -> None:
+    def __init__(
+        self, path: Path, factory: SessionFactory, *, frugal: bool = False, profile: Profile | None = None
+    ) -> None:
         self.path = path
+        self.profile = profile
         self._frugal = frugal
         self._factory = factory
         self._session: ort.InferenceSession | None = None
@@ -64,7 +75,7 @@ class Graph:
         if self._session is None:
             with self._lock:
                 if self._session is None:
-                    self._session = self._factory.create(self.path, frugal=self._frugal)
+                    self._session = self._factory.create(self.path, frugal=self._frugal, profile=self.profile)
         return self._session
 
     def __call__(self, inputs: Mapping[str, Tensor], outputs: Mapping[str, Sequence[int]]) -> list[Tensor]:
@@ -74,7 +85,8 @@ class Graph:
             inputs: name to float32 tensor.
             outputs: name to the exact shape of what comes out.
         """
-        results = {name: torch.empty(tuple(shape)) for name, shape in outputs.items()}
+        device = next(iter(inputs.values())).device
+        results = {name: torch.empty(tuple(shape), device=device) for name, shape in outputs.items()}
         self.run_into(inputs, results)
         return list(results.values())
 
@@ -90,9 +102,9 @@ class Graph:
         """
         binding, keep = self._bind(inputs)
         for name, result in results.items():
-            binding.bind_output(name, "cpu", 0, np.float32, result.shape, result.data_ptr())
+            binding.bind_output(name, *place_of(result), np.float32, result.shape, result.data_ptr())
         for name in fresh:
-            binding.bind_output(name, "cpu")
+            binding.bind_output(name, *place_of(keep[0]))
         self.session.run_with_iobinding(binding)
         del keep
         return [from_dlpack(value) for value in binding.get_outputs()[len(results) :]] if fresh else []
@@ -108,25 +120,58 @@ class Graph:
             dense = value.detach().contiguous()
             keep.append(dense)
             dtype = np.int64 if dense.dtype == torch.int64 else np.float32
-            binding.bind_input(name, "cpu", 0, dtype, dense.shape, dense.data_ptr())
+            binding.bind_input(name, *place_of(dense), dtype, dense.shape, dense.data_ptr())
+        if keep and keep[0].is_cuda:
+            torch.cuda.current_stream(keep[0].device).synchronize()  # ONNX Runtime reads them on a stream of its own
         return binding, keep
+
+
+def place_of(tensor: Tensor) -> tuple[str, int]:
+    """Where a tensor lies, in ONNX Runtime's words: tensors on a GPU are bound there, not copied."""
+    return tensor.device.type, tensor.device.index or 0
 
 
 class SessionFactory:
     """Makes sessions of one provider and thread plan.
 
+    Args:
+        plan: threads.
+        provider: ``NAME[:DEVICE][,memory=MB]`` (``providers.py``).
+        allow_fallback: accept another provider than the one asked for.
+        engines: where TensorRT's engines are kept; ``None`` keeps none.
+
     Attributes:
         provider: the one really selected (ONNX Runtime's name), known after the first session.
     """
 
-    def __init__(self, plan: ThreadPlan, *, provider: str = "auto", allow_fallback: bool = False) -> None:
-        check_available(provider, allow_fallback=allow_fallback)
+    def __init__(
+        self,
+        plan: ThreadPlan,
+        *,
+        provider: str = "auto",
+        allow_fallback: bool = False,
+        engines: Path | None = None,
+    ) -> None:
+        self.choice = ProviderChoice.parse(provider)
+        check_available(self.choice, allow_fallback=allow_fallback)
         self.plan = plan
         self.provider: str | None = None
-        self._asked = provider
+        self.engines = engines
         self._allow_fallback = allow_fallback
 
-    def create(self, path: Path, *, frugal: bool = False) -> ort.InferenceSession:
+    @property
+    def on_gpu(self) -> bool:
+        """Whether sessions run on a GPU (of what will be tried first, before there is one)."""
+        return (self.provider or candidates(self.choice)[0]) != PROVIDERS["cpu"]
+
+    @property
+    def device(self) -> torch.device:
+        """Where tensors should lie, so that nothing is copied between sessions; the host if torch sees no GPU."""
+        if self.on_gpu and torch.cuda.is_available():
+            return torch.device("cuda", self.choice.device)
+        return torch.device("cpu")
+
+    def create(self, path: Path, *, frugal: bool = False, profile: Profile | None = None) -> ort.InferenceSession:
         """A session for one file.
 
         Args:
@@ -135,6 +180,7 @@ class SessionFactory:
                 not taken as one block (blocks of many sizes leave holes in the arena that nothing else fits), and
                 weights are read where the file is mapped, not copied into another layout (a large matrix product
                 arranges its factors anyway).
+            profile: shapes that its inputs can have; TensorRT builds for them.
 
         Raises:
             BundleError: ONNX Runtime cannot load the file.
@@ -151,16 +197,19 @@ class SessionFactory:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.use_env_allocators", "1")
         known = set(ort.get_available_providers())
-        names = [name for name in candidates(self._asked) if name in known]
+        names = [name for name in candidates(self.choice) if name in known]
+        chain = [
+            (name, options_of(name, self.choice, model=path, profile=profile, engines=self.engines)) for name in names
+        ]
         try:
             session = ort.InferenceSession(
-                str(path), options, providers=names, disabled_optimizers=["ConstantFolding"] if frugal else None
+                str(path), options, providers=chain, disabled_optimizers=["ConstantFolding"] if frugal else None
             )
         except (RuntimeError, ValueError, *ORT_ERRORS) as error:
             raise BundleError(f"ONNX Runtime cannot load {path} ({error}); export the bundle again.") from error
-        self.provider = verify(self._asked, session.get_providers(), allow_fallback=self._allow_fallback)
+        self.provider = verify(self.choice, session.get_providers(), allow_fallback=self._allow_fallback)
         return session
 
-    def graph(self, path: Path, *, frugal: bool = False) -> Graph:
+    def graph(self, path: Path, *, frugal: bool = False, profile: Profile | None = None) -> Graph:
         """A lazily opened graph (``create`` says what the arguments mean)."""
-        return Graph(path, self, frugal=frugal)
+        return Graph(path, self, frugal=frugal, profile=profile)

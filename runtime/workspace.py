@@ -51,6 +51,10 @@ MIN_PREFIX = 6
 _FOLDERS = ("bundles", "packs", "tasks", "replay", "features", "trust", "runs")
 
 
+ENGINES_NAME = "engines"
+"""Folder of the workspace where TensorRT's engines are kept."""
+
+
 def home() -> Path:
     """Where the workspace is: ``MMCL_EDGE_HOME``, or ``mmcl-edge`` in the user's data folder."""
     chosen = os.environ.get(HOME_VARIABLE)

@@ -99,10 +99,10 @@ def resample_tokens(tokens: Tensor, mask: Tensor, count: int) -> Tensor:
     ``floor(p n / count)`` to ``ceil((p + 1) n / count)``, as adaptive average pooling does.
     """
     lengths = mask.sum(dim=1).clamp_min(1)  # (B,)
-    bins = torch.arange(count)
+    bins = torch.arange(count, device=tokens.device)
     start = (bins[None] * lengths[:, None]) // count  # (B, P)
     end = ((bins[None] + 1) * lengths[:, None] + count - 1) // count
-    position = torch.arange(tokens.shape[1])
+    position = torch.arange(tokens.shape[1], device=tokens.device)
     inside = (position >= start[..., None]) & (position < end[..., None])  # (B, P, N)
     weights = inside.to(tokens.dtype)
     return torch.bmm(weights / weights.sum(dim=-1, keepdim=True), tokens)

@@ -71,6 +71,11 @@ class ModalityInput:
             return None
         return [(length, torch.tensor(rows)) for length, rows in found.items()]
 
+    def to(self, device: torch.device) -> ModalityInput:
+        """The same input on ``device``."""
+        mask = None if self.token_mask is None else self.token_mask.to(device)
+        return replace(self, values=self.values.to(device), view_mask=self.view_mask.to(device), token_mask=mask)
+
     def hide(self, hidden: Tensor) -> ModalityInput:
         """The same input with the modality taken from the samples where ``hidden`` ``(B,)`` is true."""
         return replace(self, view_mask=self.view_mask & ~hidden[:, None], whole=False)

@@ -73,5 +73,5 @@ def _key(name: str, tokens: int) -> tuple[str, str]:
 
 def _bias(mask: Tensor) -> Tensor:
     usable = mask | ~mask.any(dim=1, keepdim=True)
-    bias = torch.zeros(usable.shape).masked_fill_(~usable, -torch.inf)
+    bias = torch.zeros(usable.shape, device=usable.device).masked_fill_(~usable, -torch.inf)
     return bias[:, None, None, :]

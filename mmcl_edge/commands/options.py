@@ -25,7 +25,11 @@ class FiniteRange(click.FloatRange):
 def provider_option(function: Decorated) -> Decorated:
     """Add ``--provider``; the runtime refuses unknown names and providers that would not run."""
     return click.option(
-        "--provider", default="auto", show_default=True, metavar="P", help="auto, cpu, cuda or tensorrt."
+        "--provider",
+        default="auto",
+        show_default=True,
+        metavar="P",
+        help="auto, cpu, cuda or tensorrt; a device and a memory cap in MB may follow: cuda:1,memory=4096.",
     )(function)
 
 
