@@ -6,7 +6,7 @@ tone of its own and pictures of its own brightness; classes lie close, so that w
 the median of the other epochs, which read the features from disk. ``deviation`` is that of held-out logits from those
 of single precision, relative to their norm.
 
-    python benchmarks/bench_ladder_cache.py [--bundle DIR] [--samples 48] [--epochs 6] [--placements ladder,inline]
+    python benchmarks/bench_ladder_cache.py [--bundle DIR] [--samples 48] [--epochs 16] [--placements ladder,inline]
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ TARGETS = {"later_to_first": 0.05}
 def main() -> None:
     options = parser(__doc__)
     options.add_argument("--samples", type=int, default=48, help="trained on; as many are held out")
-    options.add_argument("--epochs", type=int, default=6)
+    options.add_argument("--epochs", type=int, default=16)
     options.add_argument("--placements", default="ladder,inline")
     arguments = options.parse_args()
     with scratch_bundle(arguments.bundle) as (_, bundle):
@@ -102,14 +102,14 @@ def new_learner(bundle: Bundle, placement: str, epochs: int, features: FeatureCa
 
 
 def samples(count: int, *, seed: int) -> list[Sample]:
-    """Noisy tones half a semitone apart and noisy greys, 2 to 5 s and 224 pixels."""
+    """Noisy tones two semitones apart and noisy greys, 2 to 5 s and 224 pixels."""
     rng = np.random.default_rng(seed)
     made = []
     for index in range(count):
         number = index % CLASSES
         time_s = np.arange(round(rng.uniform(2.0, 5.0) * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
-        wave = 0.1 * np.sin(2 * np.pi * 440.0 * 2 ** (number / 24) * time_s) + rng.normal(0, 0.1, len(time_s))
-        picture = rng.normal(100 + 4 * number, 40, (1, 224, 224, 3)).clip(0, 255).astype(np.uint8)
+        wave = 0.1 * np.sin(2 * np.pi * 440.0 * 2 ** (number / 6) * time_s) + rng.normal(0, 0.1, len(time_s))
+        picture = rng.normal(100 + 12 * number, 40, (1, 224, 224, 3)).clip(0, 255).astype(np.uint8)
         made.append(Sample(wave.astype(np.float32), picture, f"class {number}", f"{index}"))
     return made
 
