@@ -181,3 +181,16 @@ def test_the_checkpoint_that_a_late_cut_left_is_cleared(
     again = adapt(workspace, asked_for)
     assert (again.repeated, again.accepted) == (True, accepted)
     assert not list(workspace.runs_path.glob("*/checkpoint*"))
+
+
+def test_the_pack_does_not_depend_on_the_features_that_were_kept(tmp_path: Path, template: Path):
+    """All kept, kept by an earlier run and then lost, some kept, none kept."""
+    whole, lost, some, none = (copy_of(template, tmp_path / name) for name in ("whole", "lost", "some", "none"))
+    shutil.rmtree(lost.features_path)
+    expected = adapt(whole, asked()).pack_digest
+    kept = sum(path.stat().st_size for path in whole.features_path.iterdir())
+    assert adapt(lost, asked()).pack_digest == expected
+    assert adapt(some, asked(feature_budget_bytes=kept // 3)).pack_digest == expected
+    assert 0 < sum(path.stat().st_size for path in some.features_path.iterdir()) <= kept // 3
+    assert adapt(none, asked(feature_budget_bytes=0)).pack_digest == expected
+    assert not list(none.features_path.iterdir())
