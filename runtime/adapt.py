@@ -1,6 +1,7 @@
 """Adapt: learn a task folder on the device, and keep the result only if the old classes stand.
 
-Rules, in this order; whatever refuses, the pack in use stays in use and nothing of the workspace changes:
+Rules, in this order; whatever refuses, the pack in use stays in use and nothing of the workspace changes
+(but its cache of features):
 
 1. The workspace is locked; a second adapt is refused.
 2. The task is read and decoded; corrupt files are skipped and counted; each class must have enough samples.
