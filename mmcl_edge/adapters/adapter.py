@@ -100,10 +100,9 @@ class CrossModalityAdapter(nn.Module):
     def _read(self, name: str, own: Tensor, other: Tensor, bias: Tensor | None, index: Tensor) -> Tensor:
         """What ``own`` ``(B, K, N, R)`` reads from ``other`` ``(B, K, N', R)`` under ``bias`` ``(B, 1, 1, N')``."""
         if self.attention == "tokens":
-            return functional.scaled_dot_product_attention(own, other, other, attn_mask=bias)
+            return attend(own, other, bias)
         latents = self.bank.gather(name, "latents", index)  # (B, K, L, R)
-        latents = latents + functional.scaled_dot_product_attention(latents, other, other, attn_mask=bias)
-        return functional.scaled_dot_product_attention(own, latents, latents)
+        return attend(own, latents + attend(latents, other, bias), None)
 
     def grow(self, count: int, generator: torch.Generator, *, zero_gate: bool) -> None:
         """Append ``count`` fresh experts and their router rows."""
@@ -129,3 +128,14 @@ class CrossModalityAdapter(nn.Module):
     def trainable_experts(self) -> int:
         """How many experts can still learn."""
         return len(self.bank) - self.bank.frozen
+
+
+def attend(query: Tensor, memory: Tensor, bias: Tensor | None) -> Tensor:
+    """What ``query`` ``(..., N, R)`` reads from ``memory`` ``(..., N', R)``: ``softmax(q m^T / sqrt(R) + bias) m``.
+
+    Spelled out where a graph is traced: the exporter would take the fused operation apart into many more nodes.
+    """
+    if not torch.compiler.is_exporting():
+        return functional.scaled_dot_product_attention(query, memory, memory, attn_mask=bias)
+    scores = query @ memory.mT * query.shape[-1] ** -0.5
+    return (scores if bias is None else scores + bias).softmax(dim=-1) @ memory

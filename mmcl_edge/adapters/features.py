@@ -64,9 +64,17 @@ def add_delta(x: Tensor, delta: Tensor, *, grid: tuple[int, int] | None, overwri
     small = delta.reshape(batch, rows * columns, dim).transpose(1, 2).reshape(batch, dim, rows, columns)
     if height % rows or width % columns:
         return _plus(x, functional.interpolate(small, size=(height, width), mode="nearest"))
-    wide = small.repeat_interleave(width // columns, dim=3)  # whole rows: the addition's inner loop stays long
+    wide = _widened(small, width // columns)  # whole rows: the addition's inner loop stays long
     strips = x.view(batch, dim, rows, height // rows, width)
     return _plus(strips, wide[:, :, :, None]).view(x.shape)
+
+
+def _widened(x: Tensor, times: int) -> Tensor:
+    """Every column ``times`` times, ``(B, D, rows, columns)`` to ``(B, D, rows, columns * times)``."""
+    if not torch.compiler.is_exporting():
+        return x.repeat_interleave(times, dim=3)
+    columns = x.shape[3]
+    return x @ torch.eye(columns).repeat_interleave(times, dim=1)  # exact, and ONNX Runtime expands slowly
 
 
 def _plus(x: Tensor, delta: Tensor) -> Tensor:
