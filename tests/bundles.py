@@ -82,7 +82,9 @@ def _kept(vjp: VjpMode, pair: Pair, blocks: int) -> Path:
 
 
 def _key() -> str:
-    sources = [*sorted((ROOT / "export").glob("*.py")), *(ROOT / "mmcl_edge" / f"{n}.py" for n in ("bundle", "types"))]
+    folders = (ROOT / "export", ROOT / "mmcl_edge" / "adapters")  # predict graphs are traced from the adapters
+    sources = [path for folder in folders for path in sorted(folder.glob("*.py"))]
+    sources += [ROOT / "mmcl_edge" / f"{name}.py" for name in ("bundle", "config", "types")]
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources))
     digest.update(Path(__file__).read_bytes())
     digest.update(repr([(name, version(name)) for name in ("torch", "onnx", "onnxscript", "timm")]).encode())
