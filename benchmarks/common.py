@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import torch
+from pairs import DEFAULT_PAIR, PAIRS
 
 from mmcl_edge.adapters.model import Model, build_model
 from mmcl_edge.bundle import Bundle
@@ -40,10 +41,10 @@ def parser(description: str) -> argparse.ArgumentParser:
 
 
 @contextlib.contextmanager
-def scratch_bundle(path: Path | None) -> Iterator[tuple[Path, Bundle]]:
-    """A scratch folder, and the bundle in ``path`` or a new one of the default pair."""
+def scratch_bundle(path: Path | None, *, pair: str = DEFAULT_PAIR) -> Iterator[tuple[Path, Bundle]]:
+    """A scratch folder, and the bundle in ``path`` or a new one of the pair."""
     with tempfile.TemporaryDirectory() as folder:
-        yield Path(folder), Bundle.open(path) if path else export_bundle(Path(folder) / "bundle")
+        yield Path(folder), Bundle.open(path) if path else export_bundle(Path(folder) / "bundle", **PAIRS[pair])
 
 
 def take_turns(
