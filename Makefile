@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: quickstart test test-all check format bench clean help
+.PHONY: quickstart test test-all check format bench bench-all clean help
 
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/  /'
@@ -34,8 +34,11 @@ format: $(STAMP) ## rewrite the code in the house format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(STAMP)  ## run every program in benchmarks/, one JSON line a row
-	for program in benchmarks/bench_*.py; do $(BIN)/python $$program; done
+bench: $(STAMP)  ## measure speed and memory against peers, write docs/performance.md (40 minutes on 2 idle cores)
+	$(BIN)/python benchmarks/run.py
+
+bench-all: $(STAMP) ## the same with ViT-B, and with the programs that need av21 in ../shared/data, if it is there (hours)
+	$(BIN)/python benchmarks/run.py --all
 
 clean:           ## remove what the targets made
 	rm -rf $(VENV) build dist *.egg-info
