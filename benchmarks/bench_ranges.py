@@ -10,6 +10,7 @@ speed of each graph come from training pairs; test pairs are looked at once for 
 * ``ranges_training``: accuracy of what was learned on the int8 bundle, beside that learned on the float one.
 
     python benchmarks/bench_ranges.py [--bundle DIR] [--work DIR] [--placements ladder,inline] [--method minmax]
+    python benchmarks/bench_ranges.py --placements= --method entropy    # graphs alone
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def main() -> None:
         work = Path(scratch)
         bundle = Bundle.open(arguments.bundle) if arguments.bundle else export_bundle(work / "bundle")
         report_graphs(calibrated(work / "int8", bundle, reader, classes, None, config))
-        for placement in arguments.placements.split(","):
+        for placement in filter(None, arguments.placements.split(",")):
             plain = taught(work / f"float-{placement}", bundle, reader, classes, placement, arguments.seed)
             compare(work, plain, bundle, reader, classes, placement, config, arguments.rounds)
             int8 = Bundle.open(work / "int8")
