@@ -287,9 +287,12 @@ class _Adaptation:
         if not report.accepted:
             record.finish(report)
             return report
-        digest = write_pack(self.workspace.packs_path, self._contents(report, learner, train, exemplars))
+        contents = self._contents(report, learner, train, exemplars)
+        digest = write_pack(self.workspace.packs_path, contents)
         self.store.write(digest, exemplars)
-        report = replace(report, pack_digest=digest)
+        known = contents.confidence
+        error = None if known is None else {"before": known.ece_before, "after": known.ece_after}
+        report = replace(report, pack_digest=digest, calibration_error=error)
         record.finish(report)
         self.workspace.use_pack(digest)
         for folder in self.workspace.runs_path.glob("*"):  # this run's, and those begun from the pack before

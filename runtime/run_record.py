@@ -43,6 +43,7 @@ class AdaptReport:
         resumed_from_epoch: where an interrupted run went on; ``None`` if it was not interrupted.
         parent_digest: the pack it started from.
         pack_digest: the new pack; ``None`` if refused.
+        calibration_error: of its confidence, ``before`` and ``after`` calibration; ``None``: not calibrated.
         repeated: nothing was done, for this very request made the pack in use, or was refused before.
     """
 
@@ -64,6 +65,7 @@ class AdaptReport:
     resumed_from_epoch: int | None
     parent_digest: str | None
     pack_digest: str | None = None
+    calibration_error: Mapping[str, float] | None = None
     repeated: bool = False
 
     def evaluation(self) -> dict[str, Any]:

@@ -138,4 +138,5 @@ def attend(query: Tensor, memory: Tensor, bias: Tensor | None) -> Tensor:
     if not torch.compiler.is_exporting():
         return functional.scaled_dot_product_attention(query, memory, memory, attn_mask=bias)
     scores = query @ memory.mT * query.shape[-1] ** -0.5
-    return (scores if bias is None else scores + bias).softmax(dim=-1) @ memory
+    read: Tensor = (scores if bias is None else scores + bias).softmax(dim=-1) @ memory
+    return read

@@ -200,12 +200,20 @@ def _facts(result: Mapping[str, Any]) -> str:
         ("samples", samples),
         ("epochs", f"{epochs} ({result['placement']})"),
         ("exemplars", f"{result['exemplars']} kept, {result['exemplar_bytes'] / 1e6:.1f} MB"),
+        ("confidence", _confidence(result)),
         ("pack", pack),
         ("skipped", _skipped(result)),
         *(("warning", text) for text in result["warnings"]),
         *([("advice", _ADVICE)] if result["accepted"] and (result["after"]["new"] or 0.0) < POOR else []),
     ]
-    return "\n".join(f"{name:<10} {text}" for name, text in rows)
+    return "\n".join(f"{name:<11}{text}" for name, text in rows)
+
+
+def _confidence(result: Mapping[str, Any]) -> str:
+    error = result["calibration_error"]
+    if error is None:
+        return "not calibrated" + (": too few held-out samples" if result["accepted"] else "")
+    return f"calibrated, expected error {_percent(error['before'])} before and {_percent(error['after'])} after"
 
 
 def _skipped(result: Mapping[str, Any]) -> str:
