@@ -53,8 +53,8 @@ def main() -> None:
         print(json.dumps(opening(arguments.open_as, Bundle.open(arguments.bundle), arguments.private)))
         return
     with scratch_bundle(arguments.bundle) as (folder, bundle):
-        sessions(bundle, folder / "private", arguments.rounds)
         growth(bundle, folder / "packs", arguments.calls, arguments.warm_up)
+        sessions(bundle, folder / "private", arguments.rounds)
 
 
 def growth(bundle: Bundle, folder: Path, calls: int, warm_up: int) -> None:
