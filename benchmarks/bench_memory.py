@@ -53,7 +53,7 @@ def main() -> None:
         print(json.dumps(opening(arguments.open_as, Bundle.open(arguments.bundle), arguments.private)))
         return
     with scratch_bundle(arguments.bundle) as (folder, bundle):
-        growth(bundle, folder / "packs", arguments.calls, arguments.warm_up)
+        growth(bundle, folder / "packs", arguments.calls, arguments.warm_up)  # first: nothing was freed before it
         sessions(bundle, folder / "private", arguments.rounds)
 
 
