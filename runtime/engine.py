@@ -110,10 +110,14 @@ class Runtime:
         """Let go of the model and the sessions; using the runtime afterwards is an ``InputError``."""
         self._loaded = None
         self.backbones = {}
+        self.predict_graphs.close()
 
     def warm(self) -> None:
         """Make the sessions that answer one sample of all modalities; others are made when first needed."""
-        fullest = self._current().bound.fullest
+        self._warm(self._current())
+
+    def _warm(self, loaded: _Loaded) -> None:
+        fullest = loaded.bound.fullest
         segments = [graph for backbone in self.backbones.values() for graph in backbone.graphs(training=False)]
         for graph in segments if fullest is None else [fullest]:
             _ = graph.session
@@ -135,6 +139,7 @@ class Runtime:
 
         Raises:
             PackError: the pack is broken or made for another bundle; the one in use stays.
+            BundleError: a graph that it needs cannot be loaded; the one in use stays.
             InputError: the runtime is closed.
         """
         self._check_open()
@@ -144,8 +149,8 @@ class Runtime:
             block.bank.fix()
         bound, device = self.predict_graphs.bind(model, read.config), self.sessions.device
         loaded = _Loaded(model.to(device), device, bound, read, Voice.of(read))
+        self._warm(loaded)
         self._loaded = loaded
-        self.warm()
         return read.digest
 
     def predict(

@@ -31,13 +31,23 @@ class PredictGraphs:
     def __init__(self, bundle: Bundle, sessions: SessionFactory) -> None:
         entries = () if sessions.choice.name == "tensorrt" else bundle.manifest.predict  # it wants constant weights
         self._entries = [(entry, sessions.graph(bundle.file(entry.file))) for entry in entries]
-        self._gpu = sessions.choice.device if sessions.on_gpu else None
+        self._sessions = sessions
 
     def bind(self, model: Model, config: MethodConfig) -> BoundModel:
         """Those that serve a pack of ``config``, with the weights of its ``model`` (every expert fixed)."""
         served = [(e, graph) for e, graph in self._entries if e.serves(config.adapter, config.head)]
         graphs = {frozenset(entry.modalities): graph for entry, graph in served}
-        return BoundModel(graphs, weights_of(model), output_sizes(model), gpu=self._gpu)
+        return BoundModel(graphs, weights_of(model), output_sizes(model), gpu=self._gpu([graph for _, graph in served]))
+
+    def close(self) -> None:
+        """Let go of the sessions."""
+        self._entries = []
+
+    def _gpu(self, graphs: Sequence[Graph]) -> int | None:
+        """Index of the GPU that weights go to; where one was hoped for, a session tells whether it is really used."""
+        if graphs and self._sessions.on_gpu:
+            _ = graphs[0].session
+        return self._sessions.choice.device if self._sessions.on_gpu else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,7 +162,7 @@ class SessionFactory:
     @property
     def on_gpu(self) -> bool:
         """Whether sessions run on a GPU (of what will be tried first, before there is one)."""
-        return (self.provider or candidates(self.choice)[0]) != PROVIDERS["cpu"]
+        return (self.provider or self._candidates()[0]) != PROVIDERS["cpu"]
 
     @property
     def device(self) -> torch.device:
@@ -196,10 +196,9 @@ class SessionFactory:
         options.add_session_config_entry("session.disable_prepacking", "1" if frugal else "0")
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.use_env_allocators", "1")
-        known = set(ort.get_available_providers())
-        names = [name for name in candidates(self.choice) if name in known]
         chain = [
-            (name, options_of(name, self.choice, model=path, profile=profile, engines=self.engines)) for name in names
+            (name, options_of(name, self.choice, model=path, profile=profile, engines=self.engines))
+            for name in self._candidates()
         ]
         try:
             session = ort.InferenceSession(
@@ -209,6 +208,11 @@ class SessionFactory:
             raise BundleError(f"ONNX Runtime cannot load {path} ({error}); export the bundle again.") from error
         self.provider = verify(self.choice, session.get_providers(), allow_fallback=self._allow_fallback)
         return session
+
+    def _candidates(self) -> list[str]:
+        """Those to try that this build of ONNX Runtime has, best first."""
+        known = ort.get_available_providers()
+        return [name for name in candidates(self.choice) if name in known]
 
     def graph(self, path: Path, *, frugal: bool = False, profile: Profile | None = None) -> Graph:
         """A lazily opened graph (``create`` says what the arguments mean)."""

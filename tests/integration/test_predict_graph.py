@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import re
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 
 from mmcl_edge.bundle import Bundle
 from mmcl_edge.config import AdapterConfig, HeadConfig, MethodConfig
+from mmcl_edge.errors import BundleError
 from mmcl_edge.export.predict_graph import subsets
 from mmcl_edge.export.weights import SMALLEST
 from mmcl_edge.runtime.engine import Runtime
@@ -37,6 +40,10 @@ def opened(bundle: Bundle, folder: Path, method: MethodConfig, *, seed: int = 0)
 def sessions_made(runtime: Runtime) -> int:
     graphs = [graph for backbone in runtime.backbones.values() for graph in backbone.graphs(training=False)]
     return sum(graph._session is not None for graph in graphs)
+
+
+def refuse(*arguments: object, **options: object) -> None:
+    raise BundleError("the graph is broken")
 
 
 def check_equal(one: Prediction, other: Prediction) -> None:
@@ -75,6 +82,35 @@ def test_threads_do_not_disturb_each_other(tiny: TinyBundle, tmp_path: Path):
         together = list(pool.map(lambda one: runtime.predict(one.audio, one.frames), samples() * 5))
     for number, answer in enumerate(together):
         check_equal(answer, alone[number % len(alone)])
+
+
+def test_a_provider_that_falls_back_answers_on_the_host(tiny: TinyBundle, tmp_path: Path):
+    pack = make_pack(tmp_path, tiny(), method=served("inline"), labels=LABELS)
+    fallen = Runtime.open(tiny(), pack, "cuda", 1, allow_fallback=True)
+    check_equal(fallen.predict(sound(), picture()), Runtime.open(tiny(), pack, "cpu", 1).predict(sound(), picture()))
+
+
+def test_closing_lets_go_of_every_session(tiny: TinyBundle, tmp_path: Path):
+    runtime = opened(tiny(), tmp_path, served("inline"))
+    runtime.predict(sound(), picture())
+    fullest = runtime._current().bound.fullest
+    assert fullest is not None
+    session = weakref.ref(fullest.session)
+    del fullest
+    runtime.close()
+    gc.collect()
+    assert session() is None
+
+
+def test_a_graph_that_cannot_be_loaded_leaves_the_pack_in_use(
+    tiny: TinyBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    packs = [make_pack(tmp_path, tiny(), method=served(one), labels=LABELS) for one in ("inline", "ladder")]
+    runtime = Runtime.open(tiny(), packs[0], "cpu", 1)
+    monkeypatch.setattr(runtime.sessions, "create", refuse)
+    with pytest.raises(BundleError, match="broken"):
+        runtime.load_pack(packs[1])
+    assert runtime.predict(sound(), picture()).pack_digest == packs[0].name
 
 
 def test_a_pack_of_other_settings_is_answered_by_the_segments(tiny: TinyBundle, tmp_path: Path):
