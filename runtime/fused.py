@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from mmcl_edge.bundle import AudioInput, FileEntry, FramesInput
-from mmcl_edge.errors import BundleError, InputError
+from mmcl_edge.errors import BundleError, InputError, IntegrityError
 from mmcl_edge.fileio import read_json
 from mmcl_edge.packs import Pack, read_pack
 from mmcl_edge.runtime.answers import Voice
@@ -74,7 +74,7 @@ class FusedRuntime:
         """
         folder = Path(folder)
         manifest = _read(folder)
-        path = manifest.model.verify(folder)
+        path = _verified(manifest, folder)
         pack = read_pack(folder / PACK_NAME, expected_digest=manifest.pack_digest, bundle_digest=manifest.family)
         plan = ThreadPlan.for_machine(threads)
         plan.apply()
@@ -124,6 +124,13 @@ class FusedRuntime:
         return self._voice.word(raw, {name: 1e3 * value for name, value in latency.items()})[0]
 
 
+def _verified(manifest: FusedManifest, folder: Path) -> Path:
+    try:
+        return manifest.model.verify(folder)
+    except IntegrityError as error:
+        raise BundleError(str(error)) from error
+
+
 def _read(folder: Path) -> FusedManifest:
     if not (folder / FUSED_NAME).is_file():
         raise BundleError(
@@ -132,6 +139,8 @@ def _read(folder: Path) -> FusedManifest:
         )
     try:
         return FusedManifest.model_validate(read_json(folder / FUSED_NAME))
+    except IntegrityError as error:
+        raise BundleError(str(error)) from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
