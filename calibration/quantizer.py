@@ -204,6 +204,8 @@ def _halve_tables(model: ModelProto) -> None:
         size = int(np.prod(one.dims)) if one.data_type == TensorProto.FLOAT else 0
         if size >= _TABLE_SIZE and not readers.get(one.name, set()) & {*HEAVY, *_OF_INT8}:
             name, values = one.name, numpy_helper.to_array(one)
+            if np.abs(values).max() > np.finfo(np.float16).max:
+                continue
             one.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}_half"))
             model.graph.node.insert(
                 0, helper.make_node("Cast", [one.name], [name], name=f"{name}_cast", to=TensorProto.FLOAT)

@@ -42,6 +42,9 @@ from mmcl_edge.runtime.sessions import SessionFactory
 from mmcl_edge.runtime.threads import ThreadPlan
 from mmcl_edge.types import Sample
 
+MOST_DB = 200.0
+"""Stands for an infinite ratio in the manifest, which is JSON."""
+
 
 @dataclass(frozen=True)
 class RangesReport:
@@ -202,7 +205,7 @@ def _described(plan: GraphPlan) -> QuantizedGraph:
         int8=int8,
         reason=plan.reason,
         float_nodes=tuple(node for node in plan.quantizer.nodes if int8 and node in plan.float_nodes),
-        snr_db=round(plan.snr_db(), 1) if int8 else None,
+        snr_db=round(min(max(plan.snr_db(), -MOST_DB), MOST_DB), 1) if int8 else None,
         size_bytes=plan.file.stat().st_size if int8 else float_size,
         float_size_bytes=float_size,
     )

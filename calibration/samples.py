@@ -4,7 +4,8 @@ Rules, in this order, each refusing before anything is quantized:
 1. The folder holds class folders (a task folder), or sounds, pictures and videos themselves.
 2. Silent sounds and pictures of one colour teach no range: they are set aside and counted.
 3. For every backbone of the bundle there are at least ``MIN_SAMPLES`` samples to take ranges from, and as many
-   samples again to measure.
+   samples again to measure. Samples that have the same modalities are divided on their own, so that a few sounds
+   among many pictures do not all land on one side; classes that cannot be divided may cost half of them.
 """
 
 from __future__ import annotations
@@ -79,15 +80,37 @@ def divide(
     useful = [one for one in (lively(sample, manifest.modalities) for sample in samples) if one is not None]
     for modality in manifest.modalities:
         _check_count(modality, samples, useful, where=where)
-    fraction = min(0.9, max(0.5, 1 - config.samples / len(useful)))
+    halves = [_halves(kind, config.samples, labelled=labelled) for kind in _kinds(useful)]
+    calibrate = _shared([one for one, _ in halves], config.samples)
+    measure = _shared([other for _, other in halves], config.measured)
+    for modality in manifest.modalities:
+        _check_halves(modality, calibrate, measure, where=where)
+    return CalibrationData(calibrate, measure, labelled, skipped + len(samples) - len(useful))
+
+
+def _kinds(samples: Sequence[Sample]) -> list[list[Sample]]:
+    """The samples by the modalities that they have, each in the given order."""
+    found: dict[tuple[bool, bool], list[Sample]] = {}
+    for one in samples:
+        found.setdefault((_has(one, AUDIO), _has(one, FRAMES)), []).append(one)
+    return list(found.values())
+
+
+def _halves(samples: list[Sample], wanted: int, *, labelled: bool) -> tuple[list[Sample], list[Sample]]:
+    """Samples for the ranges, about ``wanted`` of them but at most half, and the others."""
+    fraction = min(0.9, max(0.5, 1 - wanted / len(samples)))
     if labelled:
-        calibrate, measure = split_holdout(useful, fraction=fraction, seed=0)
-    else:
-        step = max(2, round(1 / (1 - fraction)))
-        calibrate, measure = useful[::step], [one for i, one in enumerate(useful) if i % step]
-    chosen = spread(calibrate, config.samples)
-    aside = skipped + len(samples) - len(useful)
-    return CalibrationData(chosen, spread(measure, config.measured), labelled, aside)
+        return split_holdout(samples, fraction=fraction, seed=0)
+    step = max(2, round(1 / (1 - fraction)))
+    return samples[::step], [one for i, one in enumerate(samples) if i % step]
+
+
+def _shared(groups: Sequence[Sequence[Sample]], count: int) -> tuple[Sample, ...]:
+    """At most ``count`` samples, equally many of every group as far as they go."""
+    chosen: list[Sample] = []
+    for number, group in enumerate(sorted(groups, key=len)):
+        chosen += spread(group, (count - len(chosen)) // (len(groups) - number))
+    return tuple(chosen)
 
 
 def lively(sample: Sample, modalities: Sequence[str]) -> Sample | None:
@@ -118,6 +141,16 @@ def _check_count(modality: str, samples: Sequence[Sample], useful: Sequence[Samp
     else:
         problem = f"it has {found}; add more"
     raise CalibrationError(f"{where} should hold at least {2 * MIN_SAMPLES} samples with {modality}, but {problem}.")
+
+
+def _check_halves(modality: str, calibrate: Sequence[Sample], measure: Sequence[Sample], *, where: str) -> None:
+    for samples, use in ((calibrate, "give ranges"), (measure, "measure accuracy")):
+        found = sum(_has(one, modality) for one in samples)
+        if found < MIN_SAMPLES // 2:
+            raise CalibrationError(
+                f"{where} should leave at least {MIN_SAMPLES // 2} samples with {modality} to {use}, but leaves "
+                f"{found}; give more samples a class (those of a class with only one are not divided)."
+            )
 
 
 def _has(sample: Sample, modality: str) -> bool:

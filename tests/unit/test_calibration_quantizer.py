@@ -111,6 +111,19 @@ def test_the_front_end_stays_float_and_the_position_table_is_halved(tiny, monkey
     assert len(quantizer.quantized()) > len(int8)
 
 
+def test_a_table_beyond_what_16_bits_hold_stays_whole(tmp_path):
+    tables = [np.full((1, 16, 32, 32), value, np.float32) for value in (1.5, 1e6)]
+    nodes = [helper.make_node("Add", [one, f"t{i}"], [other]) for i, (one, other) in enumerate(("xa", "ay"))]
+    constants = [numpy_helper.from_array(table, f"t{i}") for i, table in enumerate(tables)]
+    path = _save(tmp_path, nodes, constants, ["batch", 16, 32, 32])
+    model = onnx.load(path)
+    module._halve_tables(model)
+    assert {one.name: one.data_type for one in model.graph.initializer} == {
+        "t0_half": TensorProto.FLOAT16,
+        "t1": TensorProto.FLOAT,
+    }
+
+
 def test_products_by_a_matrix_are_int8_and_products_of_activations_are_not(tiny):
     bundle = tiny()
     segment = forward_graphs(bundle.manifest)[1]

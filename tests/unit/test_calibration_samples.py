@@ -53,6 +53,22 @@ def test_samples_give_ranges_or_measure_never_both(tiny, labelled, count, sample
     assert [one.source for one in again.calibrate] == [one.source for one in data.calibrate]
 
 
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_few_sounds_among_many_pictures_land_on_both_sides(tiny, labelled):
+    few = [replace(one, frames=None) for one in live_samples(16)]
+    many = [replace(one, audio=None) for one in live_samples(300)]
+    data = divide([*few, *many], tiny().manifest, CONFIG, labelled=labelled)
+    for part in (data.calibrate, data.measure):
+        assert sum(one.audio is not None for one in part) == 8
+    assert len(data.calibrate) == CONFIG.samples
+
+
+def test_classes_of_one_sample_leave_nothing_to_measure(tiny):
+    given = [replace(one, label=f"class {number}") for number, one in enumerate(live_samples(20))]
+    with pytest.raises(CalibrationError, match="with audio to measure accuracy, but leaves 0"):
+        divide(given, tiny().manifest, CONFIG, labelled=True)
+
+
 def test_silent_sounds_and_plain_pictures_are_set_aside(tiny):
     given = live_samples(30)
     given[0] = replace(_plain(given[0]), audio=np.zeros(8000, np.float32))
