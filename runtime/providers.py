@@ -35,7 +35,7 @@ PROVIDERS = {
 """Our name to ONNX Runtime's."""
 
 _AUTO_ORDER = ("cuda", "cpu")
-_FORM = re.compile(r"(?P<name>[a-z]+)(:(?P<device>\d+))?(,memory=(?P<memory>\d+))?")
+_FORM = re.compile(r"(?P<name>[a-z]+)(:(?P<device>\d+))?(,memory=(?P<memory>[1-9]\d*))?")
 _DEFAULT_WORKSPACE_BYTES = 1 << 30
 
 Shape = tuple[int, ...]
@@ -62,7 +62,7 @@ class ProviderChoice:
         """Read the form above.
 
         Raises:
-            ProviderError: the text has another form, or names no provider.
+            ProviderError: the text has another form, names no provider, or limits the CPU.
         """
         found = _FORM.fullmatch(text)
         known = ("auto", *PROVIDERS)
@@ -70,6 +70,11 @@ class ProviderChoice:
             raise ProviderError(
                 f"The provider should be one of {', '.join(known)}, as in 'cuda' or 'cuda:1,memory=4096' (device, MB), "
                 f"but is {text!r}."
+            )
+        if found["name"] == "cpu" and text != "cpu":
+            raise ProviderError(
+                f"A device and a memory cap are for GPUs, but the provider is {text!r}; write 'cpu', and bound its "
+                "threads where it shall take less."
             )
         memory = None if found["memory"] is None else int(found["memory"]) << 20
         return cls(found["name"], int(found["device"] or 0), memory)

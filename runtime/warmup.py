@@ -1,4 +1,4 @@
-"""Loading and running every graph once, so that nobody waits for it later.
+"""Loading and running every forward graph of the backbones once, so that nobody waits for it later.
 
 On TensorRT that builds the engines, which takes minutes and is kept; elsewhere it brings the files into memory and
 proves that each graph runs here.

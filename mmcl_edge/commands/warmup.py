@@ -1,4 +1,4 @@
-"""``mmcl-edge warmup``: load every graph once; on TensorRT, build its engine."""
+"""``mmcl-edge warmup``: load every forward graph once; on TensorRT, build its engine."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from mmcl_edge.commands.options import provider_option, threads_option
 @threads_option
 @json_option
 def command(bundle: Path | None, provider: str, threads: int | None, as_json: bool) -> None:
-    """Load and run every graph of the bundle once, with progress.
+    """Load and run every forward graph of the backbones once, with progress.
 
     On TensorRT this builds an engine for each graph, which takes minutes; engines are kept in the workspace
     (engines/), named by graph, TensorRT version and device, so that it is done once. Elsewhere it shows that every
-    graph runs here.
+    graph runs here. Predict graphs are loaded with a pack, gradients when adapt runs.
 
     \b
     Examples:

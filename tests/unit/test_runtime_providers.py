@@ -31,9 +31,17 @@ def test_a_choice_is_read(text: str, choice: ProviderChoice):
     assert ProviderChoice.parse(text) == choice
 
 
-@pytest.mark.parametrize("text", ["", "gpu", "cuda:", "cuda:x", "cuda,memory=", "cuda,memory=-1", "CUDA", "cpu cuda"])
+@pytest.mark.parametrize(
+    "text", ["", "gpu", "cuda:", "cuda:x", "cuda,memory=", "cuda,memory=-1", "cuda,memory=0", "CUDA", "cpu cuda"]
+)
 def test_another_form_is_a_sentence(text: str):
     with pytest.raises(ProviderError, match="should be one of auto, cpu, cuda, tensorrt"):
+        ProviderChoice.parse(text)
+
+
+@pytest.mark.parametrize("text", ["cpu:1", "cpu,memory=512"])
+def test_a_limit_that_would_be_ignored_is_refused(text: str):
+    with pytest.raises(ProviderError, match="are for GPUs, but the provider is 'cpu"):
         ProviderChoice.parse(text)
 
 
