@@ -4,7 +4,7 @@ Rules, in this order; whatever refuses, the pack in use stays in use and nothing
 
 1. The workspace is locked, its bundle and pack in use are opened.
 2. The samples are those that adapt held out, or those of a labelled folder; samples of classes that the pack was
-   never taught serve to measure only.
+   never taught serve to measure only. Samples that are kept to train on again are set aside: the model has seen them.
 3. Temperature, unknown score and conformal scores are fitted (``learners.confidence``), on ten samples or more.
 4. A pack with the same model and the new figures is written, a child of the one in use; then the exemplars that
    belong to it; last, the link ``current`` moves. Where the figures are what they were, nothing is written.
@@ -28,7 +28,7 @@ from mmcl_edge.learners.persistence import familiarity_of, model_from_pack, reca
 from mmcl_edge.packs import Pack, read_pack, write_pack
 from mmcl_edge.runtime.adapt import clipped
 from mmcl_edge.runtime.engine import Runtime
-from mmcl_edge.runtime.replay_store import ReplayStore
+from mmcl_edge.runtime.replay_store import ReplayStore, content_digest
 from mmcl_edge.runtime.workspace import Workspace
 from mmcl_edge.types import Sample
 
@@ -45,6 +45,7 @@ class ConfidenceReport:
         parent_digest: the pack that was in use.
         changed: whether they differ.
         samples: held-out samples of known classes.
+        set_aside: samples of the folder that the model was trained on, and so were left out.
         classes: how many classes they are of.
         temperature: that logits are divided by.
         ece_before: expected calibration error at temperature 1.
@@ -62,6 +63,7 @@ class ConfidenceReport:
     parent_digest: str
     changed: bool
     samples: int
+    set_aside: int
     classes: int
     temperature: float
     ece_before: float
@@ -124,6 +126,7 @@ class _Calibration:
         self.rate = false_alarm_rate
         self.store = ReplayStore(workspace.replay_path)
         self.exemplars = self.store.read(pack.digest)
+        self.set_aside = 0
         self.learner = MmclLearner(
             model_from_pack(pack, runtime.backbones),
             pack.config,
@@ -149,6 +152,7 @@ class _Calibration:
             samples, _ = decode_task(
                 task, max_frames=config.max_frames, transform=lambda sample: clipped(sample, config.clip_s)
             )
+            samples = self._never_trained_on(samples)
         known = [sample for sample in samples if sample.label in labels]
         if samples and not known:
             some = ", ".join(labels[:5]) + (", ..." if len(labels) > 5 else "")
@@ -157,6 +161,17 @@ class _Calibration:
                 f"{len(samples)} in {self.data} are of classes it was never taught; add samples of known classes."
             )
         return known, [sample for sample in samples if sample.label not in labels]
+
+    def _never_trained_on(self, samples: Sequence[Sample]) -> list[Sample]:
+        taught = {content_digest(sample) for sample in self.exemplars.train}
+        kept = [sample for sample in samples if content_digest(sample) not in taught]
+        self.set_aside = len(samples) - len(kept)
+        if not kept:
+            raise CalibrationError(
+                f"Expected samples that were never taught, but the model was trained on all {len(samples)} in "
+                f"{self.data}; add others, or leave out --data to take those that adapt held out."
+            )
+        return kept
 
     def _fit(self, known: Sequence[Sample]) -> Calibrated:
         return calibrate_on(
@@ -190,6 +205,7 @@ class _Calibration:
             parent_digest=self.pack.digest,
             changed=digest != self.pack.digest,
             samples=found.samples,
+            set_aside=self.set_aside,
             classes=found.classes,
             temperature=found.temperature,
             ece_before=found.ece_before,

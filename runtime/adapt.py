@@ -43,7 +43,7 @@ from mmcl_edge.learners.mmcl import MmclLearner
 from mmcl_edge.learners.persistence import CALIBRATE, contents_of, model_from_pack
 from mmcl_edge.learners.protocol import OnProgress
 from mmcl_edge.learners.randomness import generator_for
-from mmcl_edge.packs import Pack, PackContents, read_manifest, read_pack, write_pack
+from mmcl_edge.packs import Confidence, Pack, PackContents, read_manifest, read_pack, write_pack
 from mmcl_edge.replay.buffer import ReplayBuffer
 from mmcl_edge.runtime.engine import Runtime
 from mmcl_edge.runtime.feature_store import DiskFeatures
@@ -218,7 +218,11 @@ class _Adaptation:
                 continue
             if report.request_digest == wanted:
                 record.drop_checkpoint()  # a cut right after the swap left it
-                return replace(report, repeated=True)
+                assert self.parent is not None  # its digest is among those
+                found = self.parent.manifest.confidence
+                return replace(
+                    report, repeated=True, pack_digest=self.parent.digest, calibration_error=_calibration_error(found)
+                )
         return None
 
     def _same_model(self) -> set[str]:
@@ -290,9 +294,7 @@ class _Adaptation:
         contents = self._contents(report, learner, train, exemplars)
         digest = write_pack(self.workspace.packs_path, contents)
         self.store.write(digest, exemplars)
-        known = contents.confidence
-        error = None if known is None else {"before": known.ece_before, "after": known.ece_after}
-        report = replace(report, pack_digest=digest, calibration_error=error)
+        report = replace(report, pack_digest=digest, calibration_error=_calibration_error(contents.confidence))
         record.finish(report)
         self.workspace.use_pack(digest)
         for folder in self.workspace.runs_path.glob("*"):  # this run's, and those begun from the pack before
@@ -327,6 +329,10 @@ class _Adaptation:
         except CalibrationError as error:
             logger.info("the new pack's confidence was not calibrated: %s", error)
             return None
+
+
+def _calibration_error(found: Confidence | None) -> dict[str, float] | None:
+    return None if found is None else {"before": found.ece_before, "after": found.ece_after}
 
 
 def _divide(samples: Sequence[Sample], config: AdaptConfig, old: Exemplars) -> tuple[list[Sample], list[Sample]]:

@@ -96,12 +96,7 @@ class ReplayStore:
             raise IntegrityError(f"{path} is not a valid replay index; roll back to the previous pack.") from error
 
     def _put(self, sample: Sample) -> _Entry:
-        tensors: dict[str, NDArray[Any]] = {}
-        if sample.audio is not None:
-            tensors["audio"] = np.round(np.clip(sample.audio, -1.0, 1.0) * _FULL_SCALE).astype(np.int16)
-        if sample.frames is not None:
-            tensors["frames"] = np.ascontiguousarray(sample.frames)
-        data = save(tensors)
+        data = _stored(sample)
         digest = sha256_bytes(data)
         path = self.objects / f"{digest}.safetensors"
         if not path.is_file():
@@ -117,3 +112,17 @@ class ReplayStore:
         audio = tensors.get("audio")
         wave = None if audio is None else (audio.astype(np.float32) / np.float32(_FULL_SCALE))
         return Sample(wave, tensors.get("frames"), entry.label, entry.source)
+
+
+def content_digest(sample: Sample) -> str:
+    """Names what a sample shows and sounds like, as far as the store keeps it: the same before and after storing."""
+    return sha256_bytes(_stored(sample))
+
+
+def _stored(sample: Sample) -> bytes:
+    tensors: dict[str, NDArray[Any]] = {}
+    if sample.audio is not None:
+        tensors["audio"] = np.round(np.clip(sample.audio, -1.0, 1.0) * _FULL_SCALE).astype(np.int16)
+    if sample.frames is not None:
+        tensors["frames"] = np.ascontiguousarray(sample.frames)
+    return save(tensors)

@@ -104,6 +104,8 @@ def _human(result: Mapping[str, Any]) -> str:
             f"{_percent(result['false_alarms'])} of {_percent(result['false_alarm_rate'])} allowed",
         ),
     ]
+    if result["set_aside"]:
+        rows.insert(1, ("set aside", f"{result['set_aside']} that the pack was trained on"))
     if result["strangers"]:
         noticed = f"{_percent(result['detected'])} of {result['strangers']} noticed (AUROC {result['auroc']:.3f})"
         rows.append(("never taught", noticed))

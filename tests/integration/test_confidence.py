@@ -133,7 +133,8 @@ def test_the_command_calibrates_anew_and_can_be_undone(workspace: Workspace):
 def test_what_was_learned_is_still_recognised_after_a_new_calibration(workspace: Workspace):
     calibrate_confidence(workspace, false_alarm_rate=0.2)
     calibrate_confidence(workspace, false_alarm_rate=0.3)
-    assert adapt(workspace, request("first")).repeated
+    again = adapt(workspace, request("first"))
+    assert (again.repeated, again.pack_digest) == (True, in_use(workspace))
 
 
 def test_a_folder_of_labelled_samples_with_strangers(workspace: Workspace, tmp_path: Path):
@@ -148,6 +149,21 @@ def test_a_folder_of_labelled_samples_with_strangers(workspace: Workspace, tmp_p
     assert "16 held out, of 2 classes" in text
     assert "of 16 noticed (AUROC" in text
     assert "says so already, unchanged" in text
+
+
+def test_samples_that_the_model_was_trained_on_are_set_aside(workspace: Workspace, tmp_path: Path):
+    kept, data = stored(workspace), workspace.task_folder("first")
+    result = answer("calibrate", "confidence", "--data", data)
+    assert result["set_aside"] == len(kept.train) > 0
+    assert result["samples"] == 2 * COUNT - len(kept.train)
+    assert "that the pack was trained on" in run("calibrate", "confidence", "--data", data).stdout
+    for sample in kept.train:
+        place = tmp_path / "taught" / sample.label
+        place.mkdir(parents=True, exist_ok=True)
+        for suffix in (".wav", ".png"):
+            name = Path(sample.source).name.split(".")[0] + suffix
+            shutil.copy(data / sample.label / name, place / name)
+    refused(run("calibrate", "confidence", "--data", tmp_path / "taught"), "was trained on all", "leave out --data")
 
 
 def test_predict_shows_what_is_unknown(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
@@ -190,7 +206,7 @@ def strangers_only(workspace: Workspace) -> tuple[object, ...]:
 
 
 def too_few(workspace: Workspace) -> tuple[object, ...]:
-    write_task(workspace, "few", KNOWN, count=4)
+    write_task(workspace, "few", KNOWN, count=4, seed=5)
     return ("--data", workspace.task_folder("few"))
 
 
