@@ -94,7 +94,7 @@ def _known(bundle: Bundle, modalities: Sequence[str] | None) -> tuple[str, ...]:
     unknown = sorted(set(modalities or have) - set(have))
     if unknown:
         raise InputError(
-            f"The bundle has {', '.join(have)}, but {', '.join(unknown)} was asked for; choose among them."
+            f"The bundle has {', '.join(have)}, but {', '.join(map(repr, unknown))} was asked for; choose among them."
         )
     return tuple(name for name in have if name in (modalities or have))
 

@@ -107,18 +107,19 @@ class FusedRuntime:
         Raises:
             InputError: a modality is missing, or the arrays are not of that kind.
         """
-        if self._bound is None:
+        bound = self._bound
+        if bound is None:
             raise InputError("Expected an open runtime, but this one was closed; open another with FusedRuntime.open.")
         started = time.perf_counter()
         item = self.preprocess(self.preprocess.sample(audio, frames, sample_rate_hz=sample_rate_hz))
-        if not self._bound.takes(item):
+        if not bound.takes(item):
             raise InputError(
                 f"The fused graph takes {' and '.join(self.manifest.inputs)}, but the sample has {' and '.join(item)}; "
                 "fuse a graph for it with 'mmcl-edge export --fuse PACK --modalities ...', or use a bundle."
             )
         prepared = time.perf_counter()
         with torch.inference_mode():
-            raw = self._bound(item)
+            raw = bound(item)
         done = time.perf_counter()
         latency = {"preprocess": prepared - started, "encode": done - prepared, "total": done - started}
         return self._voice.word(raw, {name: 1e3 * value for name, value in latency.items()})[0]

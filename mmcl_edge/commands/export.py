@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
+from click.core import ParameterSource
 
 from mmcl_edge.commands.console import emit, json_option, progress, table
 from mmcl_edge.errors import MissingExtraError
@@ -17,6 +18,7 @@ from mmcl_edge.errors import MissingExtraError
 if TYPE_CHECKING:
     from mmcl_edge.bundle import BackboneEntry, Bundle
 
+_NOT_WITH_FUSE = ("audio", "frames", "blocks", "vjp", "untrained")
 _NAMES = "default, none, a timm name, hf_hub:ID, local-dir:PATH or NAME@CHECKPOINT"
 
 
@@ -78,9 +80,10 @@ def command(
       mmcl-edge export --frames mobilenetv3_small_100 --vjp save --out ./bundle
       mmcl-edge export --audio hf_hub:gaunernst/vit_base_patch16_1024_128.audiomae_as2m --blocks 4 --out ./bundle
       mmcl-edge export --audio none --frames vit_tiny_patch16_224@weights.safetensors --out ./bundle
-      mmcl-edge export --fuse packs/current --bundle ./bundle --out ./fused
+      mmcl-edge export --fuse ./pack --bundle ./bundle --out ./fused
     """  # noqa: D301
     if fuse is not None:
+        _refuse_given(_NOT_WITH_FUSE, "go with exporting a bundle, not with --fuse, which takes one that is there.")
         _fuse(fuse, bundle, modalities, out, force=force, as_json=as_json)
         return
     if bundle is not None or modalities is not None:
@@ -101,6 +104,14 @@ def command(
             force=force,
         )
     emit(_result(made, time.monotonic() - started), as_json, _human)
+
+
+def _refuse_given(names: Sequence[str], why: str) -> None:
+    """Refuse options that would be ignored."""
+    source = click.get_current_context().get_parameter_source
+    given = [f"--{name}" for name in names if source(name) is not ParameterSource.DEFAULT]
+    if given:
+        raise click.UsageError(f"{' and '.join(given)} {why}")
 
 
 @contextmanager

@@ -112,5 +112,5 @@ def test_the_command(tiny: TinyBundle, tmp_path: Path):
     assert (again.exit_code, "exists already" in again.output) == (2, True)
     forced = CliRunner().invoke(cli, [*arguments, "--force"])
     assert (forced.exit_code, "Answers as the live runtime" in forced.output) == (0, True), forced.output
-    for wrong in (["export", "--fuse", str(pack)], ["export", "--modalities", "audio"]):
+    for wrong in (["export", "--fuse", str(pack)], ["export", "--modalities", "audio"], [*arguments, "--blocks", "2"]):
         assert CliRunner().invoke(cli, wrong).exit_code == 2
