@@ -24,6 +24,7 @@ import onnxruntime as ort
 import torch
 
 from mmcl_edge.errors import ProviderError
+from mmcl_edge.fileio import sha256_file
 
 logger = logging.getLogger(__name__)
 
@@ -154,12 +155,15 @@ def _tensorrt_options(choice: ProviderChoice, *, model: Path, profile: Profile, 
 
 
 def engine_key(model: Path, tensorrt: str, device: str) -> str:
-    """Names an engine by all that it depends on: the graph's bytes, TensorRT's version, the device.
+    """Names an engine by all that it depends on: graph, the weights beside it, TensorRT's version, the device.
+
+    A graph keeps its large arrays in another file, so that backbones of one make have equal graphs.
 
     Raises:
-        OSError: the file cannot be read.
+        OSError: a file cannot be read.
     """
-    digest = hashlib.sha256(model.read_bytes()).hexdigest()[:16]
+    files = (model, *sorted(model.parent.glob("*.bin")))
+    digest = hashlib.sha256("".join(map(sha256_file, files)).encode()).hexdigest()[:16]
     return re.sub(r"[^A-Za-z0-9._-]+", "_", f"{digest}-trt{tensorrt}-{device}")
 
 

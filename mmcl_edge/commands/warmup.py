@@ -24,8 +24,8 @@ def command(bundle: Path | None, provider: str, threads: int | None, as_json: bo
     """Load and run every forward graph of the backbones once, with progress.
 
     On TensorRT this builds an engine for each graph, which takes minutes; engines are kept in the workspace
-    (engines/), named by graph, TensorRT version and device, so that it is done once. Elsewhere it shows that every
-    graph runs here. Predict graphs are loaded with a pack, gradients when adapt runs.
+    (engines/), named by graph, weights, TensorRT version and device, so that it is done once. Elsewhere it shows that
+    every graph runs here. Predict graphs are loaded with a pack, gradients when adapt runs.
 
     \b
     Examples:

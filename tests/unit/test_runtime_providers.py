@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import onnxruntime as ort
@@ -92,6 +93,19 @@ def test_an_engine_key_changes_with_all_it_depends_on(tmp_path: Path):
     assert len(set(keys)) == len(keys)
     assert all("/" not in key and " " not in key for key in keys)
     assert engine_key(one, "10.3.0", "RTX-sm89") == keys[3]
+
+
+def test_an_engine_key_changes_with_the_weights_that_the_graph_keeps_elsewhere(tiny: TinyBundle, tmp_path: Path):
+    bundle = tiny()
+    entry = bundle.manifest.backbones[0]
+    assert entry.weights is not None
+    folder = tmp_path / "bundle"
+    shutil.copytree(bundle.path, folder)
+    graph, weights = folder / entry.stem.path, folder / entry.weights.path
+    before = engine_key(graph, "10.3.0", "RTX-sm89")
+    assert before == engine_key(bundle.file(entry.stem), "10.3.0", "RTX-sm89")
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    assert engine_key(graph, "10.3.0", "RTX-sm89") != before
 
 
 @pytest.mark.parametrize("pair", ["cnn", "vit"])
