@@ -110,8 +110,6 @@ class _Adaptation:
         self.started = time.monotonic()
         self.store = ReplayStore(workspace.replay_path)
         self.runtime = Runtime.open(workspace.bundle_path, provider=request.provider, threads=request.threads)
-        first = next(iter(self.runtime.backbones.values())).graphs(training=False)[0]
-        _ = first.session  # selects the provider, which is part of the run's id
         current = workspace.current_pack()
         self.parent = None if current is None else read_pack(current, bundle_digest=self.runtime.bundle.family)
 

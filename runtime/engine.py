@@ -94,7 +94,9 @@ class Runtime:
         )
         plan.apply()
         runtime = cls(bundle if isinstance(bundle, Bundle) else Bundle.open(bundle), sessions)
-        if pack is not None:
+        if pack is None:
+            _ = next(iter(runtime.backbones.values())).graphs(training=False)[0].session  # the provider is known now
+        else:
             runtime.load_pack(pack)
         return runtime
 
