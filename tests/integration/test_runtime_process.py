@@ -79,7 +79,7 @@ def test_a_provider_that_is_absent_is_an_error(tiny: TinyBundle, provider: str, 
 
 
 def test_an_unknown_provider_is_an_error(tiny: TinyBundle):
-    with pytest.raises(ProviderError, match="one of auto, cpu, cuda, tensorrt.*but is 'CPU'"):
+    with pytest.raises(ProviderError, match=r"one of auto, cpu, cuda, tensorrt.*but is 'CPU'"):
         Runtime.open(tiny(), provider="CPU")
 
 
