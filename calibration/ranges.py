@@ -35,6 +35,7 @@ from mmcl_edge.calibration.search import Step, search
 from mmcl_edge.calibration.settings import Progress, RangesConfig
 from mmcl_edge.calibration.writing import write_int8_bundle
 from mmcl_edge.errors import CalibrationError
+from mmcl_edge.fileio import STAGING_PREFIX, storage_errors
 from mmcl_edge.packs import Pack
 from mmcl_edge.runtime.preprocess import Preprocessor
 from mmcl_edge.runtime.segments import open_backbones
@@ -87,7 +88,9 @@ def quantize_bundle(
     check_float(bundle)
     plan = ThreadPlan.for_machine(threads)
     plan.apply()
-    scratch = Path(tempfile.mkdtemp(prefix="mmcl-edge-ranges-"))
+    beside = out.parent if out.parent.is_dir() else None  # a workspace sweeps there what a cut left
+    with storage_errors(out):
+        scratch = Path(tempfile.mkdtemp(dir=beside, prefix=STAGING_PREFIX))
     try:
         run = _Run(bundle, SessionFactory(plan, provider="cpu"), config, scratch, progress)
         return run.run(data, out, pack)

@@ -1,4 +1,4 @@
-"""A backbone whose segments are ONNX graphs and whose gradients are ONNX graphs too (DESIGN section 4).
+"""A backbone whose segments are ONNX graphs and whose gradients are ONNX graphs too (docs/decisions/0002).
 
 Every segment is exported twice: its forward, and its vector-Jacobian product. ``OnnxBackbone`` runs the first in
 ``forward`` and the second in ``backward`` of a ``torch.autograd.Function``, so adapters train through a backbone that
