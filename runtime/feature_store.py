@@ -76,7 +76,7 @@ class DiskFeatures:
             return
         try:
             write_atomic(self.folder / _name(key, data), data)
-        except StorageError as error:
+        except (StorageError, OSError) as error:
             logger.warning("features are not kept, so every epoch works them out anew: %s", error)
             self._writable = False
             self._forget(key)

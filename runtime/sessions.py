@@ -24,7 +24,7 @@ from mmcl_edge.runtime.providers import (
     options_of,
     verify,
 )
-from mmcl_edge.runtime.threads import ThreadPlan
+from mmcl_edge.runtime.threads import ThreadPlan, spinning
 
 _LOG_ERRORS_ONLY = 3
 _POWERS_OF_TWO = 0
@@ -194,7 +194,8 @@ class SessionFactory:
         options.log_severity_level = _LOG_ERRORS_ONLY
         options.enable_mem_pattern = not frugal
         options.add_session_config_entry("session.disable_prepacking", "1" if frugal else "0")
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        for name, value in spinning().items():
+            options.add_session_config_entry(f"session.intra_op.{name}", value)
         options.add_session_config_entry("session.use_env_allocators", "1")
         chain = [
             (name, options_of(name, self.choice, model=path, profile=profile, engines=self.engines))

@@ -40,7 +40,7 @@ COMMANDS = {
         "mmcl_edge.commands.calibrate", "Make the pack say how sure it is, or the bundle int8, from calibration data."
     ),
     "pack": Entry("mmcl_edge.commands.pack", "List, show, use and roll back what was learned."),
-    "warmup": Entry("mmcl_edge.commands.warmup", "Load every graph once, and build engines, before anyone waits."),
+    "warmup": Entry("mmcl_edge.commands.warmup", "Load and run each forward graph once (TensorRT: build its engine)."),
     "doctor": Entry("mmcl_edge.commands.doctor", "Check this installation and its workspace."),
     "quickstart": Entry("mmcl_edge.commands.quickstart", "Run the whole job on built-in samples."),
 }

@@ -18,7 +18,7 @@ import torch
 from mmcl_edge.errors import BundleError, InputError, ProviderError
 from mmcl_edge.runtime.engine import Runtime
 from mmcl_edge.runtime.sessions import SessionFactory
-from mmcl_edge.runtime.threads import ThreadPlan, available_cores
+from mmcl_edge.runtime.threads import SPIN_US, ThreadPlan, available_cores, spinning
 from tests.conftest import TinyBundle
 from tests.predicting import make_pack, picture, samples, sound
 
@@ -52,9 +52,15 @@ def test_a_thread_plan_rules_both_pools(tiny: TinyBundle, torch_threads: int):
     assert torch.get_num_threads() == 1
     assert {option.intra_op_num_threads for option in options} == {3}
     assert {option.inter_op_num_threads for option in options} == {1}
-    keys = {"session.intra_op.allow_spinning": "0", "session.use_env_allocators": "1"}
+    keys = {f"session.intra_op.{name}": value for name, value in spinning().items()}
+    keys |= {"session.use_env_allocators": "1"}
     for key, value in keys.items():
         assert {option.get_session_config_entry(key) for option in options} == {value}
+
+
+def test_workers_spin_only_where_it_can_be_bounded():
+    assert spinning("1.30.2") == spinning("1.9.0") == {"allow_spinning": "0"}
+    assert spinning("1.31.0") == spinning("2.0.1") == {"allow_spinning": "1", "spin_duration_us": str(SPIN_US)}
 
 
 @pytest.mark.parametrize(("threads", "onnx"), [(None, available_cores()), (1, 1), (7, 7)])
