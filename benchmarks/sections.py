@@ -45,11 +45,12 @@ _PREDICT = """\
 `ours` is `Runtime.predict` from raw arrays (5 s of sound, one picture of 256 x 256) to an answer: checks, resizing,
 backbones, adapters. `monolith_*` is raw ONNX Runtime: each backbone as one graph, without adapters, on input that was
 prepared before; `default` with the options ONNX Runtime comes with, `spin` with one thread a core that spins while it
-waits, `no_spin` with one that sleeps, `brief_spin` with one that spins as briefly as ours. `ort_format` is the same graphs optimised beforehand and stored in ONNX Runtime's
-own format for mobile devices. `onnx_alone` is the bundle's segments one after the other, without adapters. `torch_N`
-is the same model in torch eager with fused attention and N threads, from raw arrays; `compiled_N` is that under
-`torch.compile`. Of several settings of a peer the fastest is the one that ours is compared with. Rows named `busy` were
-measured while another process computed without a pause, bound to no core."""
+waits, `no_spin` with one that sleeps, `brief_spin` with one that spins as briefly as ours. `ort_format` is the same
+graphs optimised beforehand and stored in ONNX Runtime's own format for mobile devices. `onnx_alone` is the bundle's
+segments one after the other, without adapters. `torch_N` is the same model in torch eager with fused attention and N
+threads, from raw arrays; `compiled_N` is that under `torch.compile`. Of several settings of a peer the fastest is the
+one that ours is compared with. Rows named `busy` were measured while another process computed without a pause, bound
+to no core."""
 _PREDICT_KEYS = ("pair", "placement", "load")
 _PREDICT_CHECKS = (
     Check("to_monolith", "ratio_to_monolith", "time / raw ONNX Runtime"),
