@@ -20,13 +20,13 @@ import torch
 from torch import Tensor
 
 from mmcl_edge.config import AdaptConfig
+from mmcl_edge.data.clips import clipped
 from mmcl_edge.data.task_folder import decode_task, read_task
 from mmcl_edge.errors import CalibrationError, PackError
 from mmcl_edge.learners.confidence import Answers, Calibrated, auroc, calibrate_on, reliability, unknown_score
 from mmcl_edge.learners.mmcl import MmclLearner
 from mmcl_edge.learners.persistence import familiarity_of, model_from_pack, recalibrated
 from mmcl_edge.packs import Pack, read_pack, write_pack
-from mmcl_edge.runtime.adapt import clipped
 from mmcl_edge.runtime.engine import Runtime
 from mmcl_edge.runtime.replay_store import ReplayStore, content_digest
 from mmcl_edge.runtime.workspace import Workspace

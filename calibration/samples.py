@@ -20,12 +20,12 @@ import numpy as np
 from mmcl_edge.bundle import BundleManifest
 from mmcl_edge.calibration.settings import RangesConfig
 from mmcl_edge.config import AdaptConfig
+from mmcl_edge.data.clips import clipped
 from mmcl_edge.data.items import MediaItem, kind_of, pair_files
 from mmcl_edge.data.media import load_sample
 from mmcl_edge.data.split import split_holdout
 from mmcl_edge.data.task_folder import decode_task, read_task
 from mmcl_edge.errors import CalibrationError, MediaError
-from mmcl_edge.runtime.adapt import clipped
 from mmcl_edge.types import AUDIO, FRAMES, Sample
 
 MIN_SAMPLES = 8

@@ -27,11 +27,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mmcl_edge.adapters.model import build_model
 from mmcl_edge.config import AdaptConfig, MethodConfig
-from mmcl_edge.data.split import split_holdout
+from mmcl_edge.data.clips import clipped
 from mmcl_edge.data.streams import Experience
 from mmcl_edge.data.task_folder import TaskFolder, decode_task, read_task
 from mmcl_edge.errors import CalibrationError, InputError
@@ -47,10 +45,11 @@ from mmcl_edge.packs import Confidence, Pack, PackContents, read_manifest, read_
 from mmcl_edge.replay.buffer import ReplayBuffer
 from mmcl_edge.runtime.engine import Runtime
 from mmcl_edge.runtime.feature_store import DiskFeatures
+from mmcl_edge.runtime.holdout import accuracies, divide
 from mmcl_edge.runtime.replay_store import Exemplars, ReplayStore
 from mmcl_edge.runtime.run_record import AdaptReport, RunRecord
 from mmcl_edge.runtime.workspace import Workspace
-from mmcl_edge.types import SAMPLE_RATE_HZ, Sample
+from mmcl_edge.types import Sample
 
 logger = logging.getLogger(__name__)
 
@@ -129,12 +128,12 @@ class _Adaptation:
         old = self.store.read(None if self.parent is None else self.parent.digest)
         if self.parent is not None and not old.holdout:
             logger.warning("the pack in use has no held-out samples here, so its classes cannot be checked")
-        train, holdout = _divide(samples, self.request.adapt, old)
+        train, holdout = divide(samples, self.request.adapt, old)
         learner = self._learner(old)
-        before = _accuracies(learner, old.holdout, holdout)
+        before = accuracies(learner, old.holdout, holdout)
         run, resumed = self._train(learner, Experience(task.name, train, holdout, task.classes), record)
         self.events.on_stage("evaluate")
-        after = _accuracies(learner, old.holdout, holdout)
+        after = accuracies(learner, old.holdout, holdout)
         report = AdaptReport(
             run_id=run_id,
             task=task.name,
@@ -333,17 +332,6 @@ def _calibration_error(found: Confidence | None) -> dict[str, float] | None:
     return None if found is None else {"before": found.ece_before, "after": found.ece_after}
 
 
-def _divide(samples: Sequence[Sample], config: AdaptConfig, old: Exemplars) -> tuple[list[Sample], list[Sample]]:
-    """Samples to train on and to hold out. What earlier experiences held out, or trained on, stays on its side."""
-    train, holdout = split_holdout(samples, fraction=config.holdout_fraction, seed=config.seed)
-    held, trained = ({(one.label, one.source) for one in side} for side in (old.holdout, old.train))
-    both = {"train": train, "holdout": holdout}
-    keys = {id(one): (one.label, one.source) for side in both.values() for one in side}
-    new_train = [s for s in train if keys[id(s)] not in held] + [s for s in holdout if keys[id(s)] in trained]
-    new_holdout = [s for s in holdout if keys[id(s)] not in trained] + [s for s in train if keys[id(s)] in held]
-    return new_train, new_holdout
-
-
 def _check_same_model(method: MethodConfig, parent: Pack) -> None:
     for part in ("adapter", "head"):
         asked, has = getattr(method, part), getattr(parent.config, part)
@@ -353,30 +341,3 @@ def _check_same_model(method: MethodConfig, parent: Pack) -> None:
                     f"The pack in use has {part}.{name} = {getattr(has, name)!r}, but {getattr(asked, name)!r} was "
                     "asked for; leave the option out, or start a new workspace (MMCL_EDGE_HOME) to change it."
                 )
-
-
-def _accuracies(learner: MmclLearner, old: Sequence[Sample], new: Sequence[Sample]) -> dict[str, float | None]:
-    """Share of right answers on held-out samples of old and new classes; ``None`` where there are none."""
-    return {"old": accuracy(learner, old), "new": accuracy(learner, new) if new else None}
-
-
-def accuracy(learner: MmclLearner, samples: Sequence[Sample]) -> float | None:
-    """Share of ``samples`` that the learner labels rightly; ``None`` without samples, 0 before any class is known."""
-    if not samples:
-        return None
-    if not learner.labels:
-        return 0.0
-    best: list[int] = learner.predict(samples).argmax(dim=1).tolist()
-    right = [learner.labels[i] == sample.label for i, sample in zip(best, samples, strict=True)]
-    return sum(right) / len(samples)
-
-
-def clipped(sample: Sample, clip_s: float) -> Sample:
-    """The sample with its sound cut to the loudest window of ``clip_s`` seconds (in steps of 0.1 s)."""
-    size = round(clip_s * SAMPLE_RATE_HZ)
-    if sample.audio is None or len(sample.audio) <= size:
-        return sample
-    power = np.concatenate([[0.0], np.cumsum(np.square(sample.audio, dtype=np.float64))])
-    starts = np.arange(0, len(sample.audio) - size + 1, SAMPLE_RATE_HZ // 10)
-    start = int(starts[np.argmax(power[starts + size] - power[starts])])
-    return replace(sample, audio=sample.audio[start : start + size].copy())
