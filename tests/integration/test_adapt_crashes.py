@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmcl_edge.runtime import adapt as engine
+from mmcl_edge.runtime import holdout
 from mmcl_edge.runtime.adapt import AdaptEvents, AdaptRequest, adapt
 from mmcl_edge.runtime.run_record import RunRecord
 from mmcl_edge.runtime.workspace import Workspace
@@ -167,7 +167,7 @@ def test_the_checkpoint_that_a_late_cut_left_is_cleared(
     tmp_path: Path, template: Path, monkeypatch: pytest.MonkeyPatch, accepted: bool
 ):
     workspace = copy_of(template, tmp_path / "home")
-    monkeypatch.setattr(engine, "accuracy", lambda learner, samples: 1.0 if len(learner.labels) == 2 else 0.0)
+    monkeypatch.setattr(holdout, "accuracy", lambda learner, samples: 1.0 if len(learner.labels) == 2 else 0.0)
     asked_for = asked(tolerance=float(accepted))
 
     def cut(record: RunRecord) -> None:

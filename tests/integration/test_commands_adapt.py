@@ -83,7 +83,7 @@ def test_the_same_command_again_says_that_it_is_done(home):
 def forgetful(monkeypatch):
     """An engine that measures a loss of 40 points on old classes."""
     figures = [{"old": 1.0, "new": 0.0}, {"old": 0.6, "new": 1.0}] * 2
-    monkeypatch.setattr(engine, "_accuracies", lambda *_: figures.pop(0))
+    monkeypatch.setattr(engine, "accuracies", lambda *_: figures.pop(0))
 
 
 def test_a_refused_result_says_why_and_what_stays(taught, tmp_path, forgetful):
@@ -102,7 +102,7 @@ def test_a_refused_result_says_why_and_what_stays(taught, tmp_path, forgetful):
 @pytest.mark.parametrize("accuracy", [0.0, 1.0])
 def test_poor_new_classes_come_with_advice(home, monkeypatch, accuracy):
     write_task(home / "tasks" / "a", "low", "high")
-    monkeypatch.setattr(engine, "_accuracies", lambda *_: {"old": None, "new": accuracy})
+    monkeypatch.setattr(engine, "accuracies", lambda *_: {"old": None, "new": accuracy})
     text = run("adapt", "--task", "a", *QUICK).stdout
     assert ("recognised poorly" in text) == (accuracy == 0.0)
 

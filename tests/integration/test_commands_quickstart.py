@@ -166,12 +166,12 @@ def test_a_workspace_changed_by_hand_is_not_continued(root):
 
 
 def test_a_refused_experience_is_shown_and_ends_with_three(root, monkeypatch):
-    real = engine._accuracies
+    real = engine.accuracies
 
     def forgetful(learner, old, new):
         return {**real(learner, old, new), "old": None if not old else 0.0 if learner.experiences == 3 else 1.0}
 
-    monkeypatch.setattr(engine, "_accuracies", forgetful)
+    monkeypatch.setattr(engine, "accuracies", forgetful)
     result = run("quickstart", "--home", root, *SMALL)
     assert result.exit_code == 3
     assert "digits_7_9 (refused)" in result.stdout
