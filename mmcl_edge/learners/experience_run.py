@@ -4,34 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from mmcl_edge.adapters.model import Model, ModelOutput
-from mmcl_edge.config import LossConfig, MethodConfig
+from mmcl_edge.config import MethodConfig
 from mmcl_edge.data.streams import Experience
 from mmcl_edge.learners.protocol import OnProgress, Progress
 from mmcl_edge.learners.randomness import generator_for
+from mmcl_edge.learners.teacher import Teacher
 from mmcl_edge.losses import functional as losses
 
 
-@dataclass(frozen=True, slots=True)
-class Teacher:
-    """The previous model's answers on every sample of an experience.
+class Objective(Protocol):
+    """What is minimised: a learner, seen from its loop."""
 
-    ``logits`` ``(n, C_old)``, ``joint`` ``(n, J)``, ``z`` modality to ``(n, J)``.
-    """
+    def losses(self, run: ExperienceRun, output: ModelOutput, index: Tensor) -> dict[str, Tensor]:
+        """The weighted terms of the total loss by name, on the samples ``index`` of ``run``."""
+        ...
 
-    logits: Tensor
-    joint: Tensor
-    z: Mapping[str, Tensor]
-
-    def rows(self, index: Tensor) -> Teacher:
-        """The answers on some samples."""
-        return Teacher(self.logits[index], self.joint[index], {m: value[index] for m, value in self.z.items()})
+    def adjust(self, run: ExperienceRun) -> None:
+        """Called after each backward pass: may change gradients."""
+        ...
 
 
 class ExperienceRun:
@@ -42,6 +38,7 @@ class ExperienceRun:
         model: Model,
         config: MethodConfig,
         *,
+        objective: Objective,
         experience: Experience,
         prepared: Sequence[Any],
         labels: Tensor,
@@ -49,9 +46,11 @@ class ExperienceRun:
         seed: int,
         step: int,
         epochs: int,
+        replay_draws: int = 1,
     ) -> None:
         self.model = model
         self.config = config
+        self.objective = objective
         self.experience = experience
         self.prepared = prepared
         self.labels = labels
@@ -59,11 +58,12 @@ class ExperienceRun:
         self.seed = seed
         self.step = step
         self.epochs = epochs
+        self.replay_draws = replay_draws
         self.epoch = 0
         self.log_prior = self._log_prior()
         train = config.train
         self.optimizer = torch.optim.AdamW(
-            self._parameters().values(), lr=train.learning_rate, weight_decay=train.weight_decay, fused=True
+            self.parameters().values(), lr=train.learning_rate, weight_decay=train.weight_decay, fused=True
         )
 
     def _log_prior(self) -> Tensor | None:
@@ -102,41 +102,24 @@ class ExperienceRun:
         """One optimizer step on the samples ``index``; returns the losses by name."""
         encoder = self.model.encoder
         batch = self._drop_modalities(encoder.collate([self.prepared[int(i)] for i in index]), generator)
-        terms = self.losses(self.model(batch, generator), index)
+        terms = self.objective.losses(self, self.model(batch, generator), index)
         total = torch.stack(list(terms.values())).sum()
         self.optimizer.zero_grad()
         total.backward()
-        torch.nn.utils.clip_grad_norm_(self._parameters().values(), self.config.train.gradient_clip)
+        self.objective.adjust(self)
+        torch.nn.utils.clip_grad_norm_(self.parameters().values(), self.config.train.gradient_clip)
         self.optimizer.step()
         return {name: float(value.detach()) for name, value in terms.items()} | {"total": float(total.detach())}
 
-    def losses(self, output: ModelOutput, index: Tensor) -> dict[str, Tensor]:
-        """The weighted terms of the total loss, by name (METHODS 1.5); terms of weight 0 are left out."""
-        config = self.config.loss
+    def classification(self, logits: Tensor, index: Tensor, *, log_prior: Tensor | None = None) -> Tensor:
+        """The loop's cross-entropy of the samples ``index``, with its label smoothing."""
         smoothing = self.config.train.label_smoothing
-        labels = self.labels[index]
-        terms = {
-            "classification": losses.classification(
-                output.logits, labels, log_prior=self.log_prior, label_smoothing=smoothing
-            )
-        }
-        if config.align_weight:
-            terms["alignment"] = config.align_weight * _alignment(config, output)
-        if self.teacher is not None:
-            teacher = self.teacher.rows(index)
-            if config.distill_weight:
-                scale = config.distill_weight * losses.distillation_scale(self.step, config.distill_scale)
-                terms["distillation"] = scale * losses.distillation(
-                    output.logits, teacher.logits, temperature=config.distill_temperature
-                )
-            if config.preserve_weight:
-                terms["preservation"] = config.preserve_weight * _preservation(config, output, teacher)
-        return terms
+        return losses.classification(logits, self.labels[index], log_prior=log_prior, label_smoothing=smoothing)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything that changes from epoch to epoch, as named tensors."""
         state = {"epoch": torch.tensor(self.epoch)}
-        for name, parameter in self._parameters().items():
+        for name, parameter in self.parameters().items():
             state[f"parameter/{name}"] = parameter.detach()
             for key, value in self.optimizer.state[parameter].items():
                 state[f"optimizer/{key}/{name}"] = value
@@ -147,7 +130,7 @@ class ExperienceRun:
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Continue from what ``state_dict`` gave, on a run begun from the same parent."""
         self.epoch = int(state["epoch"])
-        for name, parameter in self._parameters().items():
+        for name, parameter in self.parameters().items():
             with torch.no_grad():
                 parameter.copy_(state[f"parameter/{name}"])
             keys = {key.split("/")[1] for key in state if key.startswith("optimizer/") and key.endswith(f"/{name}")}
@@ -155,16 +138,19 @@ class ExperienceRun:
         for number, block in enumerate(self.model.blocks):
             block.usage.copy_(state[f"usage/{number}"])
 
-    def _parameters(self) -> dict[str, torch.nn.Parameter]:
+    def parameters(self) -> dict[str, torch.nn.Parameter]:
+        """Everything that learns, by name."""
         return {name: value for name, value in self.model.named_parameters() if value.numel()}
 
     def _batches(self, generator: torch.Generator) -> list[Tensor]:
-        """Index batches: shuffled current samples, each batch with as many exemplars, none of them twice."""
+        """Index batches: shuffled current samples, each batch with as many exemplars a draw, none of them twice."""
         own = torch.randperm(self.current, generator=generator).split(self.config.train.batch_size)
         exemplars = len(self.prepared) - self.current
-        return [
-            torch.cat([one, self.current + torch.randperm(exemplars, generator=generator)[: len(one)]]) for one in own
-        ]
+
+        def draw(count: int) -> Tensor:
+            return self.current + torch.randperm(exemplars, generator=generator)[:count]
+
+        return [torch.cat([one, *(draw(len(one)) for _ in range(self.replay_draws))]) for one in own]
 
     def _drop_modalities(self, batch: Any, generator: torch.Generator) -> Any:
         """Hide one random modality of some samples that have several, so that each modality learns to stand alone."""
@@ -184,23 +170,3 @@ class ExperienceRun:
         warm = min(1.0, (done + 1e-3) / 0.05)
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.train.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * done))
-
-
-def _alignment(config: LossConfig, output: ModelOutput) -> Tensor:
-    temperature = config.align_temperature
-    if config.align_target == "direct":
-        return losses.direct_alignment(output.z, output.present, temperature=temperature)
-    return losses.alignment(output.z, output.joint, output.present, temperature=temperature)
-
-
-def _preservation(config: LossConfig, output: ModelOutput, teacher: Teacher) -> Tensor:
-    """Mean of the relation loss over the joint and every modality's representation."""
-    pairs = [(output.joint, teacher.joint)]
-    pairs += [(z[output.present[m]], teacher.z[m][output.present[m]]) for m, z in output.z.items()]
-    terms = [
-        losses.preservation(
-            u, old, temperature=config.preserve_temperature, teacher_temperature=config.preserve_teacher_temperature
-        )
-        for u, old in pairs
-    ]
-    return torch.stack(terms).mean()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -30,6 +30,29 @@ class Progress:
 OnProgress = Callable[[Progress], None]
 
 
+MEMORY = "memory."
+"""Prefix of tensors in ``state_dict`` that persist beside the model."""
+
+
+@dataclass(frozen=True, slots=True)
+class LearnerState:
+    """Everything that a learner knows between experiences.
+
+    Attributes:
+        tensors: what ``state_dict`` gives.
+        labels: classes seen.
+        experiences: how many were learned.
+        exemplars: samples kept.
+        facts: what else it must know, as plain JSON values.
+    """
+
+    tensors: Mapping[str, Tensor]
+    labels: tuple[str, ...]
+    experiences: int
+    exemplars: Sequence[Sample] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
 class Learner(Protocol):
     """Learns experiences one after the other; answers over all classes seen so far."""
 
@@ -47,5 +70,23 @@ class Learner(Protocol):
         ...
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Everything learned, as named tensors."""
+        """Everything learned, as named tensors; under ``memory.`` what persists beside the model."""
+        ...
+
+    def state(self) -> LearnerState:
+        """All that ``load_state`` needs to make a new learner of the same kind go on as this one would."""
+        ...
+
+    def load_state(self, state: LearnerState) -> None:
+        """Go on from ``state``; the learner is a new one, made as the other was."""
+        ...
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes that must survive between experiences beside the model: exemplars, statistics, Fisher information."""
+        ...
+
+    @property
+    def trainable_parameters(self) -> int:
+        """Numbers that learning may change, or has changed."""
         ...
