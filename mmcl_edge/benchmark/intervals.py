@@ -74,7 +74,7 @@ def student_t(freedom: int) -> float:
 
 
 def _within(angle: float, freedom: int) -> float:
-    """Probability of ``|t| < sqrt(freedom) * tan(angle)``: the finite sums 26.7.3 and 26.7.4 of Abramowitz and Stegun."""
+    """Probability of ``|t| < sqrt(freedom) * tan(angle)`` (Abramowitz and Stegun 26.7.3 and 26.7.4)."""
     cosine, odd = math.cos(angle), freedom % 2
     term, total = (cosine if odd else 1.0), 0.0
     for order in range(2 + odd, freedom + 1, 2):
