@@ -1,0 +1,1 @@
+"""Learners without gradient: statistics that add up, and what is solved from them."""
