@@ -19,7 +19,6 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
-from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -28,6 +27,7 @@ from mmcl_edge.adapters.experts import ExpertInfo
 from mmcl_edge.adapters.model import Model, ModelOutput, load_tensors, model_tensors
 from mmcl_edge.config import MethodConfig
 from mmcl_edge.data.streams import Experience
+from mmcl_edge.learners.batching import run_in_batches
 from mmcl_edge.learners.confidence import Answers
 from mmcl_edge.learners.experience_run import ExperienceRun
 from mmcl_edge.learners.features import FeatureCache, PreparedSamples
@@ -212,17 +212,12 @@ class TrainedLearner(ABC):
 
     def forward(self, prepared: PreparedSamples, read: Callable[[ModelOutput], Tensor]) -> Tensor:
         """``read`` of every sample's output, in order, in batches of samples of one shape, without gradient."""
-        encoder = self.model.encoder
-        keys = [str(shape) for shape in prepared.shapes]
-        order = sorted(range(len(prepared)), key=lambda i: (keys[i], i))
-        rows: dict[int, Tensor] = {}
-        size = self.config.train.batch_size
-        with torch.no_grad():
-            for _, group in groupby(order, key=keys.__getitem__):
-                members = list(group)
-                for part in (members[i : i + size] for i in range(0, len(members), size)):
-                    rows |= zip(part, read(self.model(encoder.collate([prepared[i] for i in part]))), strict=True)
-        return torch.stack([rows[i] for i in range(len(prepared))])
+        return run_in_batches(
+            prepared,
+            lambda batch: read(self.model(batch)),
+            encoder=self.model.encoder,
+            batch_size=self.config.train.batch_size,
+        )
 
     def _epochs(self, samples: int) -> int:
         """The configured number of epochs, or as many as the least number of steps takes."""
