@@ -9,6 +9,8 @@ from typing import Any
 
 from mmcl_edge.config import MethodConfig
 from mmcl_edge.errors import InputError
+from mmcl_edge.learners.baselines.ranpac import RanPacLearner
+from mmcl_edge.learners.baselines.simple_cil import SimpleCilLearner
 from mmcl_edge.learners.host import Host
 from mmcl_edge.learners.mmcl import MmclLearner
 from mmcl_edge.learners.protocol import Learner
@@ -54,6 +56,12 @@ def trained(kind: Callable[..., TrainedLearner], **settings: Any) -> Callable[[H
 
 LEARNERS: dict[str, Entry] = {
     "mmcl": Entry(trained(MmclLearner), "The method of paper 1, reconstructed.", "method"),
+    "simple-cil": Entry(SimpleCilLearner, "Class means of frozen features, by cosine (Zhou et al., IJCV 2024)."),
+    "ranpac": Entry(
+        partial(RanPacLearner, tune=True),
+        "Ridge regression on random features, adapters tuned on the first experience (McDonnell et al., NeurIPS 2023).",
+    ),
+    "ranpac-frozen": Entry(RanPacLearner, "RanPAC on frozen features, without its first-session adaptation."),
 }
 """Name to learner."""
 
