@@ -42,7 +42,9 @@ def record(learner: str = "mmcl", *, seed: int = 0, experiences: int = 7, **chan
     config = {"learner": learner, "seed": seed, "experiences": experiences, "stream": changes.get("stream", "made up")}
     random = np.random.default_rng([seed, experiences, *learner.encode()])
     classes = [tuple(_name(3 * step + number) for number in range(3)) for step in range(experiences)]
-    clean = _matrix(random, experiences, learned, kept)
+    clean = _matrix(
+        random, experiences, learned, kept, ahead=0.0 if changes.get("scenario", "class") == "class" else 0.45
+    )
     use = _use(random, experiences, experts) if experts else None
     fields = {
         "key": key_of(config),
@@ -91,9 +93,9 @@ def _name(number: int) -> str:
     return SOUNDS[number] if number < len(SOUNDS) else f"sound {number + 1}"
 
 
-def _matrix(random: np.random.Generator, count: int, learned: float, kept: float) -> list[list[float]]:
+def _matrix(random: np.random.Generator, count: int, learned: float, kept: float, *, ahead: float) -> list[list[float]]:
     start = np.clip(learned + random.normal(0, 0.03, count), 0, 1)
-    rows = [[start[i] * kept ** (t - i) if i <= t else 0.0 for i in range(count)] for t in range(count)]
+    rows = [[start[i] * kept ** (t - i) if i <= t else ahead for i in range(count)] for t in range(count)]
     noise = random.normal(0, 0.015, (count, count)) * (np.asarray(rows) > 0)
     return _rounded(np.clip(np.asarray(rows) + noise, 0, 1))
 

@@ -41,6 +41,7 @@ COMMANDS = {
     ),
     "pack": Entry("mmcl_edge.commands.pack", "List, show, use and roll back what was learned."),
     "warmup": Entry("mmcl_edge.commands.warmup", "Load and run each forward graph once (TensorRT: build its engine)."),
+    "bench": Entry("mmcl_edge.commands.bench", "Compare learners on streams, and report the result."),
     "doctor": Entry("mmcl_edge.commands.doctor", "Check this installation and its workspace."),
     "quickstart": Entry("mmcl_edge.commands.quickstart", "Run the whole job on built-in samples."),
 }

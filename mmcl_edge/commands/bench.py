@@ -1,0 +1,23 @@
+"""``mmcl-edge bench``: the group; each of its commands is imported when it is invoked."""
+
+from __future__ import annotations
+
+import click
+
+from mmcl_edge.commands.main import Entry, LazyGroup
+
+COMMANDS = {
+    "run": Entry("mmcl_edge.commands.bench_run", "Run learners on streams; what was run before is not run again."),
+    "report": Entry("mmcl_edge.commands.bench_report", "Make tables and one HTML page of what was run."),
+}
+
+
+@click.group(cls=LazyGroup, entries=COMMANDS)
+def command() -> None:
+    """Compare learners on streams of experiences: accuracy, forgetting, costs, missing modalities.
+
+    \b
+    Examples:
+      mmcl-edge bench run --help
+      mmcl-edge bench report results
+    """  # noqa: D301
