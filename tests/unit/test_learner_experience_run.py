@@ -10,9 +10,10 @@ import torch
 from mmcl_edge.config import HeadConfig, MethodConfig, TrainConfig
 from mmcl_edge.learners.experience_run import ExperienceRun
 from mmcl_edge.learners.randomness import generator_for
-from tests.contract.test_learner_contract import CLASSES, LEARNERS, experience
+from tests.contract.learner_table import SPECS
+from tests.learning import CLASSES, experience
 
-SPEC = LEARNERS["mmcl ladder"]
+SPEC = SPECS["mmcl ladder"]
 
 
 def run(*, steps: int = 2, **changes: object) -> ExperienceRun:

@@ -15,8 +15,8 @@ from mmcl_edge.learners.features import FeatureCache, FeatureStore, MemoryFeatur
 from mmcl_edge.learners.randomness import generator_for
 from mmcl_edge.learners.shelf import Shelf
 from mmcl_edge.runtime.feature_store import DiskFeatures
-from tests.contract.test_learner_contract import samples
 from tests.fakes import backbones, preprocess
+from tests.learning import samples
 
 KEYS = [letter * 64 for letter in "abcdef"]
 SAMPLES = [*samples("ant", 3, seed=1), *samples("bee", 2, seed=1, kind="sound"), *samples("cow", 1, seed=1)]

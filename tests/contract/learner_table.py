@@ -1,0 +1,102 @@
+"""The one table of learners that the contract is checked on: the catalogue, and variants of the method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from mmcl_edge.learners.catalogue import entry
+from mmcl_edge.learners.mmcl import MmclLearner
+from mmcl_edge.learners.persistence import contents_of, model_from_pack
+from mmcl_edge.learners.protocol import Learner
+from mmcl_edge.packs import read_pack, write_pack
+from tests.learning import BACKBONES, config, host
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What a learner promises beyond what all do.
+
+    Attributes:
+        remembers: it still knows old classes after new ones; without, only the current ones.
+        memory: what bounds ``memory_bytes``: the replay budget, twice the model's size, or nothing (``grows``).
+        balanced: its exemplars are spread evenly over the classes.
+        epochs: it trains in epochs, whose losses fall.
+        seeded: another seed gives another state.
+        freezes: it freezes the most used experts of each block.
+    """
+
+    remembers: bool = True
+    memory: Literal["budget", "model", "grows"] = "budget"
+    balanced: bool = False
+    epochs: bool = True
+    seeded: bool = True
+    freezes: bool = False
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A learner by name: how to make one from a seed and a number of epochs, and what it promises.
+
+    ``reopened`` makes the same one again from the pack that it stored in a folder.
+    """
+
+    name: str
+    new: Callable[[int, int], Learner]
+    promise: Promise
+    reopened: Callable[[MmclLearner, Path], MmclLearner] | None = None
+
+
+CATALOGUE: dict[str, Promise] = {
+    "mmcl": Promise(balanced=True, freezes=True),
+    "simple-cil": Promise(epochs=False, seeded=False),
+    "ranpac": Promise(epochs=False),
+    "ranpac-frozen": Promise(epochs=False),
+}
+"""Every entry of the catalogue, and what it promises."""
+
+
+def from_catalogue(name: str, **adapter: object) -> Callable[[int, int], Learner]:
+    """Makes the learner called ``name`` in small; ``adapter`` are changes of its shape."""
+
+    def new(seed: int, epochs: int) -> Learner:
+        chosen = entry(name)
+        return chosen.make(host(chosen.config(config(epochs, **adapter)), seed))
+
+    return new
+
+
+def reopened(learner: MmclLearner, folder: Path) -> MmclLearner:
+    """The learner after its model went through a pack."""
+    facts = {"bundle_digest": "a" * 64, "parents": (), "sample_counts": {}, "evaluation": {}}
+    contents = contents_of(learner.model, learner.config, labels=learner.labels, experiences=("one",), **facts)
+    return MmclLearner(
+        model_from_pack(read_pack(folder / write_pack(folder, contents)), BACKBONES),
+        learner.config,
+        preprocess=learner.preprocess,
+        seed=learner.seed,
+        labels=learner.labels,
+        experiences=learner.experiences,
+        buffer=learner.buffer,
+    )
+
+
+def variant(name: str, promise: Promise = CATALOGUE["mmcl"], **adapter: object) -> Spec:
+    """The method in one of its variants."""
+    return Spec(name, from_catalogue("mmcl", **adapter), promise, reopened)
+
+
+VARIANTS = (
+    variant("mmcl inline", placement="inline"),
+    variant("mmcl inline, token attention", placement="inline", attention="tokens"),
+    variant("mmcl ladder"),
+    variant("mmcl without freezing", replace(CATALOGUE["mmcl"], freezes=False), freeze_experts=False),
+)
+
+SPECS = {
+    spec.name: spec
+    for spec in (*(Spec(name, from_catalogue(name), promise) for name, promise in CATALOGUE.items()), *VARIANTS)
+}
+"""Name to learner under test."""
