@@ -24,8 +24,11 @@ if TYPE_CHECKING:
 
 AUDIO = "audio"
 FRAMES = "frames"
+MOTION = "motion"
 SAMPLE_RATE_HZ = 16_000
 """The rate at which every stage after decoding sees sound."""
+MOTION_RATE_HZ = 50
+"""The rate at which every stage after decoding sees motion (accelerometer, gyroscope)."""
 
 
 class FrozenModel(BaseModel):
@@ -73,7 +76,10 @@ class Backbone(Protocol):
         ...
 
     def stem(self, x: torch.Tensor) -> torch.Tensor:
-        """Raw input to the first features. Audio: waveform ``(B, samples)``; frames: pixels 0-255 ``(B, 3, H, W)``."""
+        """Raw input to the first features.
+
+        Audio: waveform ``(B, samples)``; frames: pixels 0-255 ``(B, 3, H, W)``; motion: ``(B, channels, samples)``.
+        """
         ...
 
     def segment(self, index: int, x: torch.Tensor) -> torch.Tensor:
@@ -87,19 +93,23 @@ class Backbone(Protocol):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Sample:
-    """One decoded example: a sound, a picture or short video, or both.
+    """One decoded example: a sound, a picture or short video, motion of a body, or several of them.
 
     Attributes:
         audio: mono waveform ``(samples,)`` float32 in [-1, 1] at 16 kHz, or ``None``.
         frames: ``(T, H, W, 3)`` uint8 RGB, or ``None``.
         label: class name, or ``None`` when unknown.
         source: where it came from, for messages (a file name, never an absolute path in packs).
+        motion: sensor readings ``(samples, channels)`` float32 at 50 Hz, or ``None``.
+        text: what is said or written, or ``None``; no backbone reads it yet.
     """
 
     audio: NDArray[np.float32] | None
     frames: NDArray[np.uint8] | None
     label: str | None = None
     source: str = ""
+    motion: NDArray[np.float32] | None = None
+    text: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

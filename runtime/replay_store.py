@@ -2,7 +2,8 @@
 
 Layout of ``replay/``::
 
-    objects/<sha256>.safetensors    one sample: audio int16 (samples,), frames uint8 (T, H, W, 3)
+    objects/<sha256>.safetensors    one sample: audio int16 (samples,), frames uint8 (T, H, W, 3),
+                                    motion float32 (samples, channels), text uint8 (UTF-8)
     index/<pack digest>.json        {"train": [...], "holdout": [...]}, each {"label", "source", "object"}
 
 The index is found through the pack's digest and written before the pack comes into use, so the swap of one link
@@ -111,7 +112,8 @@ class ReplayStore:
         tensors = load(data)
         audio = tensors.get("audio")
         wave = None if audio is None else (audio.astype(np.float32) / np.float32(_FULL_SCALE))
-        return Sample(wave, tensors.get("frames"), entry.label, entry.source)
+        text = tensors["text"].tobytes().decode() if "text" in tensors else None
+        return Sample(wave, tensors.get("frames"), entry.label, entry.source, tensors.get("motion"), text)
 
 
 def content_digest(sample: Sample) -> str:
@@ -125,4 +127,8 @@ def _stored(sample: Sample) -> bytes:
         tensors["audio"] = np.round(np.clip(sample.audio, -1.0, 1.0) * _FULL_SCALE).astype(np.int16)
     if sample.frames is not None:
         tensors["frames"] = np.ascontiguousarray(sample.frames)
+    if sample.motion is not None:
+        tensors["motion"] = np.ascontiguousarray(sample.motion, dtype=np.float32)
+    if sample.text is not None:
+        tensors["text"] = np.frombuffer(sample.text.encode(), dtype=np.uint8)
     return save(tensors)

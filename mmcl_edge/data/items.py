@@ -11,25 +11,27 @@ from typing import Literal
 
 from mmcl_edge.errors import InputError
 
-Kind = Literal["audio", "picture", "video"]
+Kind = Literal["audio", "picture", "video", "motion"]
 
 SUFFIXES: dict[str, Kind] = {
     **dict.fromkeys((".wav", ".flac", ".ogg", ".mp3"), "audio"),
     **dict.fromkeys((".jpg", ".jpeg", ".png", ".webp"), "picture"),
     **dict.fromkeys((".mp4", ".mkv", ".webm"), "video"),
+    ".csv": "motion",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class MediaItem:
-    """The files of one sample: a sound, a picture, both, or a video.
+    """The files of one sample: a sound, a picture, both, or a video; and the motion recorded with it.
 
     Attributes:
         label: class name, or ``None`` when unknown.
         stem: file name without its extension, in Unicode form NFC.
         audio: sound file.
         picture: picture file.
-        video: video file, which comes alone.
+        video: video file; a sound beside it takes the place of its own.
+        motion: table of sensor readings over time.
     """
 
     label: str | None
@@ -37,11 +39,12 @@ class MediaItem:
     audio: Path | None = None
     picture: Path | None = None
     video: Path | None = None
+    motion: Path | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
         """The files that exist, sound before picture."""
-        return tuple(path for path in (self.audio, self.picture, self.video) if path is not None)
+        return tuple(path for path in (self.audio, self.picture, self.video, self.motion) if path is not None)
 
     @property
     def source(self) -> str:
@@ -57,7 +60,8 @@ def kind_of(path: Path) -> Kind | None:
 def pair_files(paths: Iterable[Path], *, label: str | None = None) -> tuple[MediaItem, ...]:
     """Group files into items, sorted by stem: a sound and a picture of one stem and folder form one sample.
 
-    Videos come alone. Further sounds or pictures of the same stem (``a.wav``, ``a.flac``) pair up in name order.
+    Videos come without the sounds and pictures of their stem. Further sounds or pictures of the same stem (``a.wav``,
+    ``a.flac``) pair up in name order. Motion belongs to every sample of its stem, and is one itself where it is alone.
 
     Raises:
         InputError: an extension that is not read here.
@@ -68,10 +72,17 @@ def pair_files(paths: Iterable[Path], *, label: str | None = None) -> tuple[Medi
         groups.setdefault(key, {}).setdefault(_known_kind(path), []).append(path)
     items = []
     for (_, stem), kinds in sorted(groups.items()):
-        pairs = zip_longest(kinds.get("audio", ()), kinds.get("picture", ()))
-        items += [MediaItem(label, stem, audio=sound, picture=picture) for sound, picture in pairs]
-        items += [MediaItem(label, stem, video=video) for video in kinds.get("video", ())]
+        items += _items_of(label, stem, kinds)
     return tuple(items)
+
+
+def _items_of(label: str | None, stem: str, kinds: dict[Kind, list[Path]]) -> list[MediaItem]:
+    motions: list[Path | None] = [*kinds.get("motion", ())]
+    motion = motions[0] if motions else None
+    pairs = zip_longest(kinds.get("audio", ()), kinds.get("picture", ()))
+    items = [MediaItem(label, stem, audio=sound, picture=picture, motion=motion) for sound, picture in pairs]
+    items += [MediaItem(label, stem, video=video, motion=motion) for video in kinds.get("video", ())]
+    return items or [MediaItem(label, stem, motion=motion)]
 
 
 def _known_kind(path: Path) -> Kind:

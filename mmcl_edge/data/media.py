@@ -1,4 +1,4 @@
-"""Media files to samples: sounds, pictures, videos, and pairs of a sound and a picture.
+"""Media files to samples: sounds, pictures, videos, pairs of a sound and a picture, and motion.
 
 Corrupt, truncated and empty files raise ``MediaError``. What can be noticed depends on the format: FLAC, Ogg and
 PNG carry checksums; WAV, MP4, MKV, WebM and MP3 (with a length header) state their length; a JPEG with a
@@ -17,6 +17,7 @@ from mmcl_edge.data import videos
 from mmcl_edge.data.arrays import MIN_DURATION_S
 from mmcl_edge.data.containers import PIXEL_LIMIT, broken, check_file, open_media
 from mmcl_edge.data.items import SUFFIXES, Kind, MediaItem, kind_of, pair_files
+from mmcl_edge.data.motion import load_motion
 from mmcl_edge.data.pictures import SHORT_SIDE_PX, check_pixels, exif_orientation, to_rgb, turn_upright
 from mmcl_edge.data.sounds import check_length, collect, pieces_of
 from mmcl_edge.data.windows import stream_windows, windows
@@ -31,6 +32,7 @@ __all__ = [
     "MediaItem",
     "kind_of",
     "load_audio",
+    "load_motion",
     "load_picture",
     "load_sample",
     "load_video",
@@ -55,14 +57,18 @@ def load_sample(item: MediaItem, *, max_frames: int = 4, short_side_px: int | No
     Raises:
         MediaError: a file cannot be decoded, or the item has none.
     """
-    if item.video is not None:
-        sample = load_video(item.video, max_frames=max_frames, short_side_px=short_side_px)
-        return Sample(sample.audio, sample.frames, label=item.label, source=item.source)
     if not item.files:
-        raise MediaError(f"{item.stem}: expected a sound, a picture or a video, but the item has no file.")
-    audio = None if item.audio is None else load_audio(item.audio)
-    frames = None if item.picture is None else load_picture(item.picture, short_side_px=short_side_px)
-    return Sample(audio, frames, label=item.label, source=item.source)
+        raise MediaError(f"{item.stem}: expected a sound, a picture, a video or motion, but the item has no file.")
+    audio = frames = None
+    if item.video is not None:
+        video = load_video(item.video, max_frames=max_frames, short_side_px=short_side_px)
+        audio, frames = video.audio, video.frames
+    if item.audio is not None:
+        audio = load_audio(item.audio)
+    if item.picture is not None:
+        frames = load_picture(item.picture, short_side_px=short_side_px)
+    motion = None if item.motion is None else load_motion(item.motion)
+    return Sample(audio, frames, item.label, item.source, motion)
 
 
 def load_audio(path: Path | str) -> NDArray[np.float32]:

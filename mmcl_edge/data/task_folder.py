@@ -29,7 +29,7 @@ from mmcl_edge.types import Sample
 __all__ = ["MediaItem", "Skipped", "TaskFolder", "decode_task", "read_task", "split_holdout"]
 
 _log = logging.getLogger(__name__)
-_LAYOUT = "NAME/<class>/<sounds, pictures or videos>"
+_LAYOUT = "NAME/<class>/<sounds, pictures, videos or motion>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,9 @@ def read_task(
     _check_counts(items, media, min_samples, where=str(folder))
     ignored = len(entries) - len(class_folders) + sum(len(listed[label]) - len(media[label]) for label in media)
     if ignored:
-        _log.info("%s: %d entries are not sounds, pictures or videos of a class and were ignored.", folder, ignored)
+        _log.info(
+            "%s: %d entries are not sounds, pictures, videos or motion of a class and were ignored.", folder, ignored
+        )
     return TaskFolder(name or folder.name, tuple(media), items, _digest(media), ignored, min_samples)
 
 

@@ -1,7 +1,8 @@
 """Long samples and long files as windows with their times, in bounded memory.
 
 A window is ``(start_s, end_s, Sample)``. Windows start every ``hop_s``; the last one ends with the sound, so it may be
-shorter. Frames belong to the window in which they are shown; a single picture belongs to all of them.
+shorter. Frames belong to the window in which they are shown; a single picture belongs to all of them. Motion is cut at
+the same times as the sound beside it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import av
@@ -18,17 +19,19 @@ from numpy.typing import NDArray
 
 from mmcl_edge.data.arrays import MIN_DURATION_S
 from mmcl_edge.data.items import kind_of
+from mmcl_edge.data.motion import MIN_DURATION_S as MIN_MOTION_S
 from mmcl_edge.data.pictures import SHORT_SIDE_PX
 from mmcl_edge.data.sounds import SoundPipe, pieces_of
 from mmcl_edge.data.videos import Event, FramePicker, even_times, events
 from mmcl_edge.errors import InputError
-from mmcl_edge.types import SAMPLE_RATE_HZ, Sample
+from mmcl_edge.types import MOTION_RATE_HZ, SAMPLE_RATE_HZ, Sample
 
 Window = tuple[float, float, Sample]
 
 _LAG_S = 10.0
 """A track that is so far behind the other one has ended, or was never there."""
 _MIN_SAMPLES = round(MIN_DURATION_S * SAMPLE_RATE_HZ)
+_MIN_READINGS = round(MIN_MOTION_S * MOTION_RATE_HZ)
 
 
 def windows(
@@ -47,12 +50,20 @@ def windows(
     """
     _check(window_s, hop_s)
     sound_s = 0.0 if sample.audio is None else len(sample.audio) / SAMPLE_RATE_HZ
+    motion_s = 0.0 if sample.motion is None else len(sample.motion) / MOTION_RATE_HZ
     count = 0 if sample.frames is None else len(sample.frames)
-    times = list(frame_times_s) if frame_times_s is not None else even_times(0.0, sound_s, count)
-    for start_s, end_s in _spans(max([sound_s, *times]), window_s, hop_s):
+    times = list(frame_times_s) if frame_times_s is not None else even_times(0.0, sound_s or motion_s, count)
+    for start_s, end_s in _spans(max([sound_s or motion_s, *times]), window_s, hop_s):
         audio = None if sample.audio is None else sample.audio[_at(start_s) : _at(end_s)]
         frames = None if sample.frames is None else sample.frames[_shown(times, start_s, end_s)]
-        yield start_s, end_s, Sample(audio, frames, label=sample.label, source=sample.source)
+        motion = None if sample.motion is None else motion_between(sample.motion, start_s, end_s)
+        yield start_s, end_s, replace(sample, audio=audio, frames=frames, motion=motion)
+
+
+def motion_between(motion: NDArray[np.float32], start_s: float, end_s: float) -> NDArray[np.float32] | None:
+    """The readings ``(samples, channels)`` of a span of time; ``None`` where it has next to none."""
+    part = motion[round(start_s * MOTION_RATE_HZ) : round(end_s * MOTION_RATE_HZ)]
+    return part if len(part) >= _MIN_READINGS else None
 
 
 def stream_windows(

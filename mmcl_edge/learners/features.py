@@ -125,7 +125,8 @@ class PreparedSamples(Sequence[Kept]):
 
 def _digest(sample: Sample) -> bytes:
     digest = hashlib.sha256()
-    for values in (sample.audio, sample.frames):
+    motion = () if sample.motion is None else (sample.motion,)  # keys of samples without it stay as they were
+    for values in (sample.audio, sample.frames, *motion):
         digest.update(repr(None if values is None else (values.dtype.str, values.shape)).encode())
         if values is not None:
             digest.update(values.tobytes())

@@ -17,9 +17,11 @@ from mmcl_edge.types import Sample
 
 
 def sample_bytes(sample: Sample) -> int:
-    """Bytes that an exemplar takes: sound as 16-bit, pixels as 8-bit."""
+    """Bytes that an exemplar takes: sound as 16-bit, pixels as 8-bit, motion as 32-bit, text as UTF-8."""
     audio = 0 if sample.audio is None else 2 * len(sample.audio)
-    return audio + (0 if sample.frames is None else sample.frames.size)
+    frames = 0 if sample.frames is None else sample.frames.size
+    motion = 0 if sample.motion is None else 4 * sample.motion.size
+    return audio + frames + motion + len((sample.text or "").encode())
 
 
 @dataclass(frozen=True, slots=True)

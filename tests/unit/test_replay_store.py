@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mmcl_edge.errors import IntegrityError, StorageError
-from mmcl_edge.runtime.replay_store import Exemplars, ReplayStore
+from mmcl_edge.replay.buffer import sample_bytes
+from mmcl_edge.runtime.replay_store import Exemplars, ReplayStore, content_digest
 from mmcl_edge.types import Sample
 from tests.builders import on_full_disk, snapshot
 
@@ -126,3 +128,16 @@ def test_a_full_disk_leaves_what_was_there(store: ReplayStore):
     assert refusals[-1] is None
     assert {type(refused) for refused in refusals[:-1]} == {StorageError}
     assert [one.label for one in store.read(ONE).train] == ["cow", "cow"]
+
+
+def test_motion_and_text_round_trip_and_name_the_sample(store: ReplayStore):
+    motion = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)
+    given = Sample(None, None, "dog", "dog/walk.csv", motion, "wuff, „wuff“")
+    store.write(OTHER, Exemplars((given,)))
+    (found,) = store.read(OTHER).train
+    np.testing.assert_array_equal(found.motion, motion)
+    assert (found.motion.dtype, found.text, found.source) == (np.float32, given.text, given.source)
+    assert content_digest(found) == content_digest(given)
+    assert content_digest(given) != content_digest(replace(given, motion=motion + 1))
+    assert content_digest(given) != content_digest(replace(given, text=None))
+    assert sample_bytes(given) == 20 * 6 * 4 + len(given.text.encode())
