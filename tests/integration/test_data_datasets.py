@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mmcl_edge.data.datasets import DATA_VARIABLE, READERS, open_dataset, select
+from mmcl_edge.data.datasets import DATA_VARIABLE, open_dataset, select
 from mmcl_edge.data.streams import class_incremental
 from mmcl_edge.data.task_folder import decode_task, read_task
 from mmcl_edge.errors import InputError, MediaError
@@ -29,7 +29,7 @@ def make(root: Path, name: str) -> Path:
     return root
 
 
-@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("name", LAYOUTS)
 def test_rows_are_listed_in_order_and_decoded_when_asked(tmp_path, monkeypatch, name):
     monkeypatch.setenv(DATA_VARIABLE, str(make(tmp_path, name)))
     reader = open_dataset(name)

@@ -1,0 +1,183 @@
+"""Index files of datasets: found or explained, parsed, and no name in them trusted before it was looked at."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmcl_edge.data.readers.rows import Row
+from mmcl_edge.errors import InputError
+
+DATA_VARIABLE = "MMCL_EDGE_DATA"
+TRAIN_SHARE, VAL_SHARE = 0.7, 0.1
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a dataset belongs and where it comes from, for the sentence that says so.
+
+    Attributes:
+        folder: the dataset's own folder.
+        layout: which files go where in it.
+        source: what to download, by the name of its project.
+    """
+
+    folder: Path
+    layout: str
+    source: str = ""
+
+    def file(self, *names: str) -> Path:
+        """The first of the index files ``names`` that is there.
+
+        Raises:
+            InputError: none is; the message says what to download and where to put it.
+        """
+        for name in names:
+            if (self.folder / name).is_file():
+                return self.folder / name
+        raise self.missing(self.folder / names[0])
+
+    def missing(self, path: Path) -> InputError:
+        """The sentence for a dataset that is not there."""
+        name = self.folder.name
+        fetch = f"download {self.source} and put it there" if self.source else "put it there"
+        return InputError(
+            f"Expected the dataset {name!r} in {self.folder} ({self.layout}), but {path} is not there; "
+            f"{fetch}, or point {DATA_VARIABLE} at the folder that holds {name}/."
+        )
+
+
+def read_text(path: Path) -> str:
+    """A whole index file.
+
+    Raises:
+        InputError: it is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} should be text in UTF-8, but it does not parse ({error}).") from error
+
+
+def read_lines(path: Path) -> list[tuple[int, str]]:
+    """Line number and text of every line that is not blank.
+
+    Raises:
+        InputError: the file is not UTF-8.
+    """
+    return [(n, line.strip()) for n, line in enumerate(read_text(path).splitlines(), start=1) if line.strip()]
+
+
+def read_table(
+    path: Path, columns: Sequence[str], *, delimiter: str = ",", header: bool = True
+) -> list[tuple[int, dict[str, str]]]:
+    """Line number and the wanted ``columns`` of every line of a CSV table.
+
+    Args:
+        path: the table.
+        columns: their names; without a header, what the columns are, in order.
+        delimiter: between cells.
+        header: whether the first line names the columns.
+
+    Raises:
+        InputError: not UTF-8, no table, or a line that lacks one of ``columns``.
+    """
+    try:
+        names = None if header else list(columns)
+        reader = csv.DictReader(read_text(path).splitlines(), fieldnames=names, delimiter=delimiter)
+        lines = [(reader.line_num, line) for line in reader]
+    except csv.Error as error:
+        raise InputError(f"{path} should be a CSV table, but it does not parse ({error}).") from error
+    return [(number, _wanted(path, number, line, columns)) for number, line in lines]
+
+
+def _wanted(path: Path, number: int, line: Mapping[str, str | None], columns: Sequence[str]) -> dict[str, str]:
+    found = {}
+    for column in columns:
+        value = line.get(column)
+        if value is None:
+            raise broken_line(path, number, f"a column {column!r}", "it has none")
+        found[column] = value.strip()
+    return found
+
+
+def plain(path: Path, number: int, value: str, what: str) -> str:
+    """``value``, if it can be the name of one file or folder.
+
+    Raises:
+        InputError: empty, a path, or not printable.
+    """
+    if not value or value in (".", "..") or "/" in value or "\\" in value or not value.isprintable():
+        raise broken_line(path, number, f"a plain name {what}", f"it is {value!r}")
+    return value
+
+
+def whole(path: Path, number: int, value: str, what: str) -> int:
+    """``value`` as a number of whole seconds, from 0.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < 1e6:
+        raise broken_line(path, number, f"a number of seconds {what}", f"it is {value!r}")
+    return int(seconds)
+
+
+def broken_line(path: Path, number: int, expected: str, found: str) -> InputError:
+    """The sentence for a line that cannot be read."""
+    return InputError(
+        f"{path}, line {number}: expected {expected}, but {found}; restore the index that came with the dataset."
+    )
+
+
+def class_list(path: Path) -> tuple[str, ...] | None:
+    """The classes that ``classes.txt`` names, one a line, in its order; ``None`` where there is no such file.
+
+    Raises:
+        InputError: a class is named twice, or none is.
+    """
+    if not path.is_file():
+        return None
+    names = tuple(line for _, line in read_lines(path))
+    if not names or len(set(names)) != len(names):
+        raise InputError(f"{path} should name each class once, one a line, but it names {len(names)}; correct it.")
+    return names
+
+
+def in_class_order(rows: Iterable[Row], classes: Sequence[str] | None) -> tuple[Row, ...]:
+    """The rows of ``classes`` in that order of classes; all of them, as they are, for ``None``."""
+    if classes is None:
+        return tuple(rows)
+    rank = {name: number for number, name in enumerate(classes)}
+    return tuple(sorted((row for row in rows if row.label in rank), key=lambda row: rank[row.label]))
+
+
+def whose_files_are_there(rows: Sequence[Row], place: Place) -> tuple[Row, ...]:
+    """Rows whose files exist: sets of public videos lose some with time, which is told and no error.
+
+    Raises:
+        InputError: not one row has its files.
+    """
+    there = tuple(row for row in rows if all(path.is_file() for path in row.item.files))
+    if rows and not there:
+        raise place.missing(rows[0].item.files[0])
+    if len(there) < len(rows):
+        _log.warning(
+            "%s: %d of %d files are not there and are left out.", place.folder, len(rows) - len(there), len(rows)
+        )
+    return there
+
+
+def hashed_split(group: str) -> str:
+    """70 % ``train``, 10 % ``val``, 20 % ``test``, by the name of the group alone: the same for ever."""
+    position = int.from_bytes(hashlib.sha256(group.encode()).digest()[:4], "big") / 2**32
+    return "train" if position < TRAIN_SHARE else "val" if position < TRAIN_SHARE + VAL_SHARE else "test"
