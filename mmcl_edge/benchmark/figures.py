@@ -146,7 +146,7 @@ def _for_page(text: str, *, name: str, title: str, description: str, hints: Mapp
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     for gid, hint in hints.items():
         body = body.replace(f'<g id="{gid}">', f'<g class="hint"><title>{escape(hint)}</title>')
-    body = _own_ids(body, name)
+    body = re.sub(r' d="([^"]+)"', lambda found: f' d="{_compact(found.group(1))}"', _own_ids(body, name))
     for color, variable in _VARIABLES.items():
         body = body.replace(color, f"var({variable})")
     body = re.sub(r"'DejaVu Sans'", "var(--font)", body)
@@ -156,6 +156,12 @@ def _for_page(text: str, *, name: str, title: str, description: str, hints: Mapp
     labels = f"<title>{escape(title)}</title><desc>{escape(description)}</desc>"
     opening = f'<svg class="picture" {box.group()} style="{widest}" role="img" aria-label="{escape(title)}">{labels}'
     return opening + body[body.index(">") + 1 :].strip()
+
+
+def _compact(outline: str) -> str:
+    """An outline with two digits after the point, on one line: half the bytes of the page."""
+    rounded = re.sub(r"\d+\.\d{3,}", lambda found: f"{float(found.group()):.2f}".rstrip("0").rstrip("."), outline)
+    return re.sub(r"\s*([A-Za-z])\s*", r"\1", rounded).strip()
 
 
 def _own_ids(body: str, name: str) -> str:

@@ -174,7 +174,7 @@ def _decade(value: float) -> float:
 
 
 def _name_points(axes: Any, points: Mapping[str, tuple[float, Interval]]) -> None:
-    """Write each name beside its point, where no other name or point is: right, left, above or below."""
+    """Write each name beside its point, where no other name or point is; without room, the hint alone has it."""
     axes.figure.draw_without_rendering()  # so that the places below are those of the finished layout
     at = {learner: (cost, 100 * value.mean) for learner, (cost, value) in points.items()}
     scale = 72 / axes.figure.dpi
@@ -184,9 +184,9 @@ def _name_points(axes: Any, points: Mapping[str, tuple[float, Interval]]) -> Non
         name = shortened(learner, most=16)
         boxes = {(dx, dy): (x + dx, y + dy, x + dx + _width(name), y + dy + 9) for dx, dy in _offsets(_width(name))}
         free = [offset for offset, box in boxes.items() if not any(_overlaps(box, other) for other in taken)]
-        chosen = (free or list(boxes))[0]
-        taken.append(boxes[chosen])
-        axes.annotate(name, at[learner], chosen, textcoords="offset points", fontsize=8.5)
+        for offset in free[:1]:
+            taken.append(boxes[offset])
+            axes.annotate(name, at[learner], offset, textcoords="offset points", fontsize=8.5)
 
 
 def _width(name: str) -> float:

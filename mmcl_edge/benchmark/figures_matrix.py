@@ -100,7 +100,13 @@ def _paint(axes: Any, rows: Sequence[Sequence[float | None]], *, line: float, to
     empty = [[0.0 if value is None else float("nan") for value in row] for row in rows]
     values = [[float("nan") if value is None else value for value in row] for row in rows]
     many = len(rows) > MOST_OUTLINED
-    style: Any = {"edgecolors": PAPER, "linewidth": 0 if many else line, "rasterized": many, "vmin": 0}
+    style: Any = {
+        "edgecolors": PAPER,
+        "linewidth": 0 if many else line,
+        "rasterized": many,
+        "vmin": 0,
+        "clip_on": False,
+    }
     if any(value is None for row in rows for value in row):
         axes.pcolormesh(empty, cmap=ListedColormap([FAINT]), vmax=1, alpha=0.5, **style)
     axes.pcolormesh(values, cmap=COLORS, vmax=top, **style)

@@ -8,7 +8,7 @@ from itertools import combinations
 
 import pytest
 
-from mmcl_edge.benchmark.figures import DARK, LIGHT, MARKERS, SERIES, Pen, svg
+from mmcl_edge.benchmark.figures import DARK, LIGHT, MARKERS, SERIES, Pen, _compact, svg
 from mmcl_edge.benchmark.figures_lines import cost_scatter, interval_bars, step_curves
 from mmcl_edge.benchmark.figures_matrix import (
     accuracy_heat_map,
@@ -27,6 +27,11 @@ HOSTILE = "<script>alert(1)</script>"
 NAMES = ("plain", HOSTILE, "$x_1$", "名前", 'quote" & <b>')
 PENS = {name: Pen(number) for number, name in enumerate(NAMES)}
 VALUES = {name: Interval(0.3 + 0.1 * number, 0.05, 3) for number, name in enumerate(NAMES)}
+
+
+def _with_xlink(text):
+    """A page knows xlink without being told; an XML parser does not."""
+    return text.replace("<svg ", '<svg xmlns:xlink="http://www.w3.org/1999/xlink" ', 1)
 
 
 def curves(name="a"):
@@ -61,8 +66,7 @@ def test_the_same_values_give_the_same_text(picture):
 
 
 def test_a_picture_is_well_formed_and_says_what_it_is(picture):
-    # a page knows xlink without being told; an XML parser does not
-    root = ElementTree.fromstring(picture().replace("<svg ", '<svg xmlns:xlink="http://www.w3.org/1999/xlink" ', 1))
+    root = ElementTree.fromstring(_with_xlink(picture()))
     assert (root.tag, root.get("role")) == ("svg", "img")
     assert [child.tag for child in root][:2] == ["title", "desc"]
     assert root[0].text == root.get("aria-label")
@@ -101,6 +105,23 @@ def test_names_stay_text_and_never_become_markup():
 
 def test_a_pointer_reads_the_name_of_a_line():
     assert '<g class="hint"><title>plain</title>' in curves()
+
+
+def test_names_of_points_never_lie_on_each_other():
+    crowd = {f"learner {number}": Pen(number) for number in range(14)}
+    points = {learner: (1000.0, Interval(0.5, None, 1)) for learner in crowd}
+    text = cost_scatter(points, crowd, name="a", title="Scatter", label="cost", text=size_text)
+    written = [one for one in ElementTree.fromstring(_with_xlink(text)).iter("text") if one.text.startswith("learner ")]
+    places = [(float(one.get("x")), float(one.get("y"))) for one in written]
+    assert 4 <= len(places) < 14
+    assert all(abs(a - c) > 40 or abs(b - d) >= 8 for (a, b), (c, d) in combinations(places, 2))
+    assert all(f"<title>{learner}: 1 kB</title>" in text for learner in crowd)
+
+
+def test_outlines_are_short():
+    drawn = "M 109.49512 3.00024 \nL 121.238445 3 \nz"
+    assert _compact(drawn) == "M109.5 3L121.24 3z"
+    assert _compact("M 0.001 -0.5 \nL 1e-05 2") == "M0 -0.5L1e-05 2"
 
 
 def test_cells_not_taught_are_left_empty():
