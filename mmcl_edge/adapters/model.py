@@ -40,9 +40,12 @@ class ModelOutput:
 
 
 class Model(nn.Module):
-    """Encoder, fusion and growing head. Backbones are not submodules: they hold no trainable tensor."""
+    """Encoder, fusion and growing head. Backbones are not submodules: they hold no trainable tensor.
 
-    def __init__(self, encoder: Encoder, fusion: Fusion, head: GrowingHead) -> None:
+    ``fusion`` is a ``Fusion``, or another module with its call: features and presence to ``z`` and the joint.
+    """
+
+    def __init__(self, encoder: Encoder, fusion: nn.Module, head: GrowingHead) -> None:
         super().__init__()
         self.encoder = encoder
         self.fusion = fusion

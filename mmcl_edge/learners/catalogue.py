@@ -9,6 +9,7 @@ from typing import Any
 
 from mmcl_edge.config import MethodConfig
 from mmcl_edge.errors import InputError
+from mmcl_edge.learners.baselines.av_cil import AvCilLearner
 from mmcl_edge.learners.baselines.ranpac import RanPacLearner
 from mmcl_edge.learners.baselines.simple_cil import SimpleCilLearner
 from mmcl_edge.learners.host import Host
@@ -56,6 +57,9 @@ def trained(kind: Callable[..., TrainedLearner], **settings: Any) -> Callable[[H
 
 LEARNERS: dict[str, Entry] = {
     "mmcl": Entry(trained(MmclLearner), "The method of paper 1, reconstructed.", "method"),
+    "av-cil": Entry(
+        AvCilLearner, "Audio-guided visual attention, kept alike by distillation (Pian et al., ICCV 2023)."
+    ),
     "simple-cil": Entry(SimpleCilLearner, "Class means of frozen features, by cosine (Zhou et al., IJCV 2024)."),
     "ranpac": Entry(
         partial(RanPacLearner, tune=True),

@@ -51,6 +51,7 @@ class Spec:
 
 CATALOGUE: dict[str, Promise] = {
     "mmcl": Promise(balanced=True, freezes=True),
+    "av-cil": Promise(remembers=False, balanced=True),
     "simple-cil": Promise(epochs=False, seeded=False),
     "ranpac": Promise(epochs=False),
     "ranpac-frozen": Promise(epochs=False),
