@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from io import StringIO
@@ -24,9 +24,12 @@ PAPER = "#010205"
 """The background; stands for ``var(--paper)``."""
 SERIES = tuple(f"#0102{16 + number:02x}" for number in range(7))
 """Colours of learners; stand for ``var(--s0)`` and so on."""
-LIGHT = ("#0078ab", "#a03a00", "#006e4e", "#a84d7e", "#947500", "#5a47b5", "#4b4861")
-"""What the page puts for ``SERIES`` on light paper: kept apart for colour-blind people too, and from the paper."""
-DARK = ("#71bcfd", "#fb8b4a", "#2fd399", "#da85c2", "#f0c23c", "#a089ff", "#becada")
+LIGHT = ("#ffffff", "#1b2026", "#d5d9df", "#0078ab", "#a03a00", "#006e4e", "#a84d7e", "#947500", "#5a47b5", "#4b4861")
+"""What stands for ``PAPER``, ``INK``, ``FAINT`` and ``SERIES`` on light paper.
+
+Those of ``SERIES`` are kept apart, for colour-blind people too, and stand out from the paper.
+"""
+DARK = ("#1a1e24", "#e8ebef", "#3a424d", "#71bcfd", "#fb8b4a", "#2fd399", "#da85c2", "#f0c23c", "#a089ff", "#becada")
 """The same on dark paper."""
 ENLARGED = 1.75
 """At most so many pixels of the page become one unit of a picture (72 to the inch)."""
@@ -57,7 +60,7 @@ _STYLE: Any = {
     "grid.linewidth": 0.8,
     "figure.facecolor": "none",
 }
-_VARIABLES = {INK: "--ink", FAINT: "--faint", PAPER: "--paper"} | {
+_VARIABLES = {PAPER: "--paper", INK: "--ink", FAINT: "--faint"} | {
     color: f"--s{number}" for number, color in enumerate(SERIES)
 }
 
@@ -107,6 +110,23 @@ def svg(
         MissingExtraError: matplotlib is not installed.
     """
     return _for_page(_drawn(draw, size), name=name, title=title, description=description, hints=hints or {})
+
+
+def palette(colors: Sequence[str]) -> dict[str, str]:
+    """CSS variable to colour, of ``LIGHT`` or ``DARK``."""
+    return dict(zip(_VARIABLES.values(), colors, strict=True))
+
+
+def standalone(picture: str) -> bytes:
+    """A picture of a page as an SVG file of its own, light or dark as its reader's screen, for a Markdown page."""
+    light, dark = ("".join(f"{name}:{color};" for name, color in palette(colors).items()) for colors in (LIGHT, DARK))
+    style = (
+        f":root{{{light}--font:system-ui,'Segoe UI','DejaVu Sans',sans-serif;background:var(--paper)}}"
+        f"@media (prefers-color-scheme:dark){{:root{{{dark}}}}}"
+    )
+    spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    opening, body = picture.split(">", 1)
+    return f"{opening.replace('<svg', f'<svg {spaces}', 1)}><style>{style}</style>{body}\n".encode()
 
 
 def check_matplotlib() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mmcl_edge.benchmark.columns import COSTS, METRICS
-from mmcl_edge.benchmark.figures import DARK, LIGHT, Pen, check_matplotlib
+from mmcl_edge.benchmark.figures import DARK, LIGHT, Pen, check_matplotlib, palette
 from mmcl_edge.benchmark.gather import Stream, gather
 from mmcl_edge.benchmark.records import RunRecord, read_records
 from mmcl_edge.benchmark.report_origin import origin_of
@@ -78,8 +78,8 @@ def render_report(records: Sequence[RunRecord]) -> str:
         seeds=len({record.seed for record in records}),
         metrics=METRICS,
         costs=COSTS,
-        light=LIGHT,
-        dark=DARK,
+        light=palette(LIGHT),
+        dark=palette(DARK),
         origin=origin_of(records),
         records=[record for stream in streams for record in stream.records],
     )

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 from mmcl_edge.benchmark import metrics
 from mmcl_edge.benchmark.columns import COSTS, overlap_of
 from mmcl_edge.benchmark.figures import Pen
-from mmcl_edge.benchmark.figures_lines import cost_scatter, interval_bars, step_curves
+from mmcl_edge.benchmark.figures_lines import interval_bars, step_curves
 from mmcl_edge.benchmark.figures_matrix import (
     accuracy_heat_map,
     confusion_heat_map,
     expert_heat_map,
     overlap_heat_map,
 )
+from mmcl_edge.benchmark.figures_scatter import cost_scatter
 from mmcl_edge.benchmark.gather import Runs, Stream
 from mmcl_edge.benchmark.intervals import Interval, mean_interval
 from mmcl_edge.benchmark.summaries import Summary, final

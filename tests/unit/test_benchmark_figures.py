@@ -8,8 +8,17 @@ from itertools import combinations
 
 import pytest
 
-from mmcl_edge.benchmark.figures import DARK, LIGHT, MARKERS, SERIES, Pen, _compact, svg
-from mmcl_edge.benchmark.figures_lines import cost_scatter, interval_bars, step_curves
+from mmcl_edge.benchmark.figures import (
+    DARK,
+    LIGHT,
+    MARKERS,
+    SERIES,
+    Pen,
+    _compact,
+    standalone,
+    svg,
+)
+from mmcl_edge.benchmark.figures_lines import interval_bars, step_curves
 from mmcl_edge.benchmark.figures_matrix import (
     accuracy_heat_map,
     confusion_heat_map,
@@ -17,6 +26,7 @@ from mmcl_edge.benchmark.figures_matrix import (
     overlap_heat_map,
     shortened,
 )
+from mmcl_edge.benchmark.figures_scatter import cost_scatter
 from mmcl_edge.benchmark.intervals import Interval
 from mmcl_edge.benchmark.tables import size_text
 from mmcl_edge.errors import MissingExtraError
@@ -118,6 +128,15 @@ def test_names_of_points_never_lie_on_each_other():
     assert all(f"<title>{learner}: 1 kB</title>" in text for learner in crowd)
 
 
+def test_a_picture_can_stand_alone(picture):
+    text = standalone(picture()).decode()
+    root = ElementTree.fromstring(text)
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    styles = [one.text for one in root.iter("{http://www.w3.org/2000/svg}style")]
+    used = set(re.findall(r"var\((--\w+)\)", text))
+    assert used <= set(re.findall(r"(--\w+):", styles[0]))
+
+
 def test_outlines_are_short():
     drawn = "M 109.49512 3.00024 \nL 121.238445 3 \nz"
     assert _compact(drawn) == "M109.5 3L121.24 3z"
@@ -161,7 +180,7 @@ def test_fifty_learners_are_drawn_differently():
     assert len(MARKERS) > len(SERIES)  # so that the same colour has another marker at its next use
 
 
-PAPERS = {"light": (LIGHT, "#ffffff"), "dark": (DARK, "#1a1e24")}
+PAPERS = {"light": (LIGHT[3:], LIGHT[0]), "dark": (DARK[3:], DARK[0])}
 
 
 @pytest.mark.parametrize(("colors", "paper"), PAPERS.values(), ids=PAPERS)
