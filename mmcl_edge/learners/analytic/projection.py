@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mmcl_edge.learners.randomness import generator_for
+
 
 class RandomProjection:
     r"""Random features of RanPAC (McDonnell et al., NeurIPS 2023, equation 2): :math:`\phi(h) = ReLU(h W)`.
@@ -19,3 +21,26 @@ class RandomProjection:
     def __call__(self, h: Tensor) -> Tensor:
         """Features ``(n, D)`` to random features ``(n, M)``, float32."""
         return torch.relu(h.float() @ self.weight)
+
+
+class SubspaceProjection:
+    """Coordinates in a random subspace: ``W`` ``(D, M)`` orthonormal, or nothing to do where D is M or less.
+
+    Keeps a share M / D of every direction, so distances shrink evenly. Drawn from a seed that is the same everywhere.
+
+    Args:
+        dim: D.
+        most: M at most.
+        name: of what is projected; different names have different subspaces.
+    """
+
+    def __init__(self, dim: int, most: int, *, name: str) -> None:
+        self.features = min(dim, most)
+        self.weight: Tensor | None = None
+        if dim > most:
+            drawn = torch.randn(dim, most, generator=generator_for(0, "subspace", name), dtype=torch.float64)
+            self.weight = torch.linalg.qr(drawn).Q.float()
+
+    def __call__(self, h: Tensor) -> Tensor:
+        """Features ``(n, D)`` to ``(n, M)``, float32."""
+        return h.float() if self.weight is None else h.float() @ self.weight

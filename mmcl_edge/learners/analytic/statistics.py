@@ -13,29 +13,33 @@ from mmcl_edge.errors import InputError
 class RidgeStatistics:
     r"""Sufficient statistics of a ridge regression (RanPAC, McDonnell et al., NeurIPS 2023, equations 3 and 4).
 
-    .. math:: G = \sum_n \phi_n \phi_n^T, \quad Q = \sum_n \phi_n y_n^T, \quad W = (G + \lambda I)^{-1} Q
+    .. math:: G = \sum_n \phi_n \phi_n^T = R^T R, \quad Q = \sum_n \phi_n y_n^T, \quad W = (G + \lambda I)^{-1} Q
 
-    All in float64: sums over any order of the samples agree to rounding (relative error about 1e-15 a sample), so
-    learning one batch after the other gives the ridge regression on all of them at once. An instance never changes.
+    G is kept as its triangular square root R, from the QR decomposition of all rows seen (square-root information
+    form, Golub and Van Loan, section 5.3): with n samples R has min(n, M) rows, so few samples take few bytes, no
+    precision is lost by squaring, and merging is the decomposition of both roots on top of each other. Computed in
+    float64 and kept in the dtype of ``root``: sums over any order of the samples agree to its rounding. An instance
+    never changes.
 
     Attributes:
-        gram: G ``(M, M)``, symmetric.
+        root: R ``(r, M)``, upper triangular (trapezoidal), r = min(samples, M).
         cross: Q ``(M, C)``.
         counts: ``(C,)``, sum of the targets of each column: the samples of each class where targets are one-hot.
     """
 
-    def __init__(self, gram: Tensor, cross: Tensor, counts: Tensor) -> None:
-        self.gram, self.cross, self.counts = gram, cross, counts
+    def __init__(self, root: Tensor, cross: Tensor, counts: Tensor) -> None:
+        self.root, self.cross, self.counts = root, cross, counts
 
     @classmethod
-    def empty(cls, features: int, classes: int = 0) -> RidgeStatistics:
-        """Statistics of no samples, for ``features`` (M) features and ``classes`` (C) targets."""
-        double = torch.float64
-        return cls(
-            torch.zeros(features, features, dtype=double),
-            torch.zeros(features, classes, dtype=double),
-            torch.zeros(classes, dtype=double),
-        )
+    def empty(cls, features: int, classes: int = 0, *, dtype: torch.dtype = torch.float64) -> RidgeStatistics:
+        """Statistics of no samples, for ``features`` (M) features and ``classes`` (C) targets, kept as ``dtype``."""
+        zeros = torch.zeros(features, classes, dtype=dtype)
+        return cls(zeros.new_zeros(0, features), zeros, zeros.new_zeros(classes))
+
+    @property
+    def gram(self) -> Tensor:
+        """G ``(M, M)`` float64."""
+        return self.root.double().T @ self.root.double()
 
     @property
     def features(self) -> int:
@@ -61,7 +65,7 @@ class RidgeStatistics:
             )
         if not (bool(x.isfinite().all()) and bool(y.isfinite().all())):
             raise InputError("Expected finite features and targets, but some are not; leave those samples out.")
-        return RidgeStatistics(self.gram + x.T @ x, self.cross + x.T @ y, self.counts + y.sum(dim=0))
+        return self._plus(x, x.T @ y, y.sum(dim=0))
 
     def merged(self, other: RidgeStatistics) -> RidgeStatistics:
         """Statistics of the samples of both; columns of the same number must mean the same class (see ``placed``).
@@ -74,7 +78,16 @@ class RidgeStatistics:
                 f"Expected statistics of {self.features} features and {self.classes} classes to merge with, but "
                 f"found {other.features} and {other.classes}; use one projection and place the columns alike."
             )
-        return RidgeStatistics(self.gram + other.gram, self.cross + other.cross, self.counts + other.counts)
+        return self._plus(other.root.double(), other.cross.double(), other.counts.double())
+
+    def _plus(self, rows: Tensor, cross: Tensor, counts: Tensor) -> RidgeStatistics:
+        dtype = self.root.dtype
+        root = torch.linalg.qr(torch.cat([self.root.double(), rows]), mode="r").R
+        return RidgeStatistics(
+            root.to(dtype).contiguous(),
+            (self.cross.double() + cross).to(dtype),
+            (self.counts.double() + counts).to(dtype),
+        )
 
     def placed(self, columns: Sequence[int], classes: int) -> RidgeStatistics:
         """The same sums with column ``i`` at ``columns[i]`` of ``classes`` columns; the others are zero.
@@ -84,7 +97,7 @@ class RidgeStatistics:
         cross = self.cross.new_zeros(self.features, classes)
         counts = self.counts.new_zeros(classes)
         cross[:, list(columns)], counts[list(columns)] = self.cross, self.counts
-        return RidgeStatistics(self.gram, cross, counts)
+        return RidgeStatistics(self.root, cross, counts)
 
     def solve(self, ridge: float) -> Tensor:
         """Weights W ``(M, C)`` float64: ``phi @ W`` are the scores. ``ridge`` is lambda, above 0.
@@ -92,41 +105,95 @@ class RidgeStatistics:
         Raises:
             InputError: the ridge is too small for features this dependent.
         """
-        matrix = self.gram.clone()
-        matrix.diagonal().add_(ridge)
-        factor, failed = torch.linalg.cholesky_ex(matrix)
-        if ridge <= 0 or int(failed) != 0:
+        if ridge <= 0:
             raise InputError(
                 f"Expected a ridge large enough to solve for {self.features} features, but it is {ridge:g}; enlarge it."
             )
-        return torch.cholesky_solve(self.cross, factor)
+        return Inverse(self.root.double(), ridge).solve(self.cross.double())
 
     def tensors(self) -> dict[str, Tensor]:
-        """What persists: ``gram`` as its upper triangle ``(M (M + 1) / 2,)``, ``cross``, ``counts``; all float64."""
-        rows, columns = torch.triu_indices(self.features, self.features)
-        return {"gram": self.gram[rows, columns], "cross": self.cross.clone(), "counts": self.counts.clone()}
+        """What persists: ``root`` as its triangle, row by row, ``cross``, ``counts``."""
+        rows, columns = torch.triu_indices(*self.root.shape)
+        return {"root": self.root[rows, columns], "cross": self.cross.clone(), "counts": self.counts.clone()}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> RidgeStatistics:
         """What ``tensors`` gave, bit for bit."""
-        cross = tensors["cross"].clone()
-        rows, columns = torch.triu_indices(len(cross), len(cross))
-        gram = cross.new_zeros(len(cross), len(cross))
-        gram[rows, columns] = tensors["gram"]
-        gram[columns, rows] = tensors["gram"]
-        return cls(gram, cross, tensors["counts"].clone())
+        cross, packed = tensors["cross"].clone(), tensors["root"]
+        root = cross.new_zeros(_rows_of(len(packed), len(cross)), len(cross))
+        rows, columns = torch.triu_indices(*root.shape)
+        root[rows, columns] = packed
+        return cls(root, cross, tensors["counts"].clone())
 
     @staticmethod
-    def size_bytes(features: int, classes: int) -> int:
-        """Bytes of ``tensors`` for M features and C classes."""
-        return 8 * (features * (features + 1) // 2 + features * classes + classes)
+    def size_bytes(features: int, classes: int, *, dtype: torch.dtype = torch.float64) -> int:
+        """Most bytes that ``tensors`` can take for M features and C classes (with M samples or more)."""
+        return dtype.itemsize * (features * (features + 1) // 2 + features * classes + classes)
 
 
-def largest_features(budget_bytes: int, *, classes: int, cap: int) -> int:
+class Inverse:
+    r""":math:`(R^T R + \lambda I)^{-1}` for R ``(r, M)``, through r x r matrices where R has fewer rows than columns.
+
+    With the QR decomposition :math:`R^T = P T`, P ``(M, r)`` orthonormal, it is
+    :math:`P (T T^T + \lambda I)^{-1} P^T + (I - P P^T) / \lambda`: nothing cancels, however small lambda is.
+
+    Raises:
+        InputError: lambda is too small for features this dependent.
+    """
+
+    def __init__(self, root: Tensor, ridge: float) -> None:
+        rows, features = root.shape
+        self.ridge = ridge
+        self.features = features
+        self.basis: Tensor | None = None
+        core = root.T @ root if rows >= features else self._reduced(root)
+        core.diagonal().add_(ridge)
+        self.factor, failed = torch.linalg.cholesky_ex(core)
+        if int(failed) != 0:
+            raise InputError(
+                f"Expected a ridge large enough to solve for {features} features, but it is {ridge:g}; enlarge it."
+            )
+
+    def _reduced(self, root: Tensor) -> Tensor:
+        self.basis, triangle = torch.linalg.qr(root.T, mode="reduced")
+        return triangle @ triangle.T
+
+    def solve(self, cross: Tensor) -> Tensor:
+        """The inverse times ``cross`` ``(M, C)``, whose columns lie in the span of R's rows."""
+        if self.basis is None:
+            return torch.cholesky_solve(cross, self.factor)
+        inside: Tensor = torch.cholesky_solve(self.basis.T @ cross, self.factor)
+        return self.basis @ inside
+
+    def form(self, x: Tensor) -> Tensor:
+        r""":math:`x^T (R^T R + \lambda I)^{-1} x` of each row of x ``(n, M)``: ``(n,)``, its distance to R's rows."""
+        inside = x if self.basis is None else x @ self.basis
+        form: Tensor = torch.linalg.solve_triangular(self.factor, inside.T, upper=False).square().sum(dim=0)
+        if self.basis is None:
+            return form
+        return form + (x.square().sum(dim=1) - inside.square().sum(dim=1)).clamp_min(0) / self.ridge
+
+    def degrees_of_freedom(self) -> float:
+        r""":math:`tr(G (G + \lambda I)^{-1})`: how many numbers the regression effectively fits."""
+        identity = torch.eye(len(self.factor), dtype=self.factor.dtype)
+        trace = torch.linalg.solve_triangular(self.factor, identity, upper=False).square().sum()
+        return len(self.factor) - self.ridge * float(trace)
+
+
+def largest_features(budget_bytes: int, *, classes: int, cap: int, dtype: torch.dtype = torch.float64) -> int:
     """The largest M, at most ``cap``, whose statistics fit into ``budget_bytes`` with C ``classes``; 0 if none does."""
     low, high = 0, cap
     while low < high:
         middle = (low + high + 1) // 2
-        fits = RidgeStatistics.size_bytes(middle, classes) <= budget_bytes
+        fits = RidgeStatistics.size_bytes(middle, classes, dtype=dtype) <= budget_bytes
         low, high = (middle, high) if fits else (low, middle - 1)
     return low
+
+
+def _rows_of(packed: int, features: int) -> int:
+    """Rows r of a trapezoid of ``features`` columns that holds ``packed`` numbers: r M - r (r - 1) / 2 of them."""
+    rows = 0
+    while packed > 0:
+        packed -= features - rows
+        rows += 1
+    return rows
