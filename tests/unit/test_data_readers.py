@@ -177,6 +177,17 @@ def test_emotions_of_a_cell(cell: str, found: tuple[str, ...]):
     assert emotions(cell) == found
 
 
+def test_a_transcript_may_hold_quotes_line_ends_and_rare_separators(tmp_path: Path):
+    make_samsemo(tmp_path)
+    path = tmp_path / "samsemo/samsemo.tsv"
+    said = 'He said "no",\nand\u2028left.'
+    quoted = said.replace('"', '""')
+    path.write_text(path.read_text().replace("Dzień dobry!", f'"{quoted}"'), encoding="utf-8", newline="")
+    reader = open_dataset("samsemo", tmp_path)
+    assert {row.text for row in reader.rows} == {said}
+    assert len(reader.rows) == 6
+
+
 def test_samsemo_keeps_all_emotions_and_the_transcript_and_reads_flat_folders(tmp_path: Path):
     make_samsemo(tmp_path)
     folder = tmp_path / "samsemo/data/EN"

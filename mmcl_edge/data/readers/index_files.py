@@ -7,6 +7,7 @@ import hashlib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
 from mmcl_edge.data.readers.rows import Row
@@ -89,7 +90,7 @@ def read_table(
     """
     try:
         names = None if header else list(columns)
-        reader = csv.DictReader(read_text(path).splitlines(), fieldnames=names, delimiter=delimiter)
+        reader = csv.DictReader(StringIO(read_text(path), newline=""), fieldnames=names, delimiter=delimiter)
         lines = [(reader.line_num, line) for line in reader]
     except csv.Error as error:
         raise InputError(f"{path} should be a CSV table, but it does not parse ({error}).") from error
