@@ -9,7 +9,16 @@ from typing import Any
 
 from mmcl_edge.config import MethodConfig
 from mmcl_edge.errors import InputError
+from mmcl_edge.learners.baselines.a_gem import AGemLearner
 from mmcl_edge.learners.baselines.av_cil import AvCilLearner
+from mmcl_edge.learners.baselines.cope import CopeLearner
+from mmcl_edge.learners.baselines.der import DerLearner, DerPlusPlusLearner
+from mmcl_edge.learners.baselines.er import ErLearner
+from mmcl_edge.learners.baselines.ewc import EwcLearner
+from mmcl_edge.learners.baselines.fine_tune import FineTuneLearner
+from mmcl_edge.learners.baselines.icarl import IcarlLearner
+from mmcl_edge.learners.baselines.joint import JointLearner
+from mmcl_edge.learners.baselines.lwf import LwfLearner
 from mmcl_edge.learners.baselines.ranpac import RanPacLearner
 from mmcl_edge.learners.baselines.simple_cil import SimpleCilLearner
 from mmcl_edge.learners.host import Host
@@ -66,6 +75,19 @@ LEARNERS: dict[str, Entry] = {
         "Ridge regression on random features, adapters tuned on the first experience (McDonnell et al., NeurIPS 2023).",
     ),
     "ranpac-frozen": Entry(RanPacLearner, "RanPAC on frozen features, without its first-session adaptation."),
+    "fine-tune": Entry(trained(FineTuneLearner), "New samples alone: the lower bound.", "bound"),
+    "joint": Entry(
+        JointLearner.on, "All samples so far, from scratch, under no byte budget: the upper bound.", "bound"
+    ),
+    "er": Entry(trained(ErLearner), "Replay of a reservoir (Chaudhry et al., 2019)."),
+    "der": Entry(trained(DerLearner), "Replay of exemplars' own logits (Buzzega et al., NeurIPS 2020)."),
+    "der++": Entry(trained(DerPlusPlusLearner), "DER and replay of labels (Buzzega et al., NeurIPS 2020)."),
+    "ewc": Entry(trained(EwcLearner), "A quadratic hold on each experience's weights (Kirkpatrick et al., PNAS 2017)."),
+    "ewc-online": Entry(trained(EwcLearner, online=True), "EWC with one pair of tensors (Schwarz et al., ICML 2018)."),
+    "lwf": Entry(trained(LwfLearner), "Distillation on the new samples (Li and Hoiem, TPAMI 2018)."),
+    "icarl": Entry(trained(IcarlLearner), "Herded exemplars, sigmoids, nearest mean (Rebuffi et al., CVPR 2017)."),
+    "cope": Entry(trained(CopeLearner), "Slow prototypes and their proxies (De Lange and Tuytelaars, ICCV 2021)."),
+    "a-gem": Entry(trained(AGemLearner), "Gradients that exemplars do not oppose (Chaudhry et al., ICLR 2019)."),
 }
 """Name to learner."""
 

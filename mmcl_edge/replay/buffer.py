@@ -54,7 +54,11 @@ class ReplayBuffer:
             budget_bytes: bytes in all; the balanced capacity shrinks until it holds.
             seed: draws the new samples' order.
         """
-        groups = _merge(self.by_class(), _shuffled(new, seed))
+        return self.extended(_shuffled(new, seed), capacity=capacity, budget_bytes=budget_bytes)
+
+    def extended(self, ranked: Mapping[str, list[Sample]], *, capacity: int, budget_bytes: int) -> ReplayBuffer:
+        """The buffer after an experience whose samples somebody ranked: class to samples, those to keep first."""
+        groups = _merge(self.by_class(), ranked)
         sizes = range(1, min(capacity, sum(map(len, groups.values()))) + 1)
         fits = bisect_right(sizes, budget_bytes, key=lambda size: sum(map(sample_bytes, _balanced(groups, size))))
         return ReplayBuffer(tuple(_balanced(groups, fits)))

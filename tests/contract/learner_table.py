@@ -55,6 +55,17 @@ CATALOGUE: dict[str, Promise] = {
     "simple-cil": Promise(epochs=False, seeded=False),
     "ranpac": Promise(epochs=False),
     "ranpac-frozen": Promise(epochs=False),
+    "fine-tune": Promise(remembers=False),
+    "joint": Promise(memory="grows"),
+    "er": Promise(),
+    "der": Promise(remembers=False),
+    "der++": Promise(),
+    "ewc": Promise(remembers=False, memory="grows"),
+    "ewc-online": Promise(remembers=False, memory="model"),
+    "lwf": Promise(remembers=False),
+    "icarl": Promise(balanced=True),
+    "cope": Promise(balanced=True),
+    "a-gem": Promise(remembers=False, balanced=True),
 }
 """Every entry of the catalogue, and what it promises."""
 
