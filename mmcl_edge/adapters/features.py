@@ -90,6 +90,14 @@ def masked_mean(tokens: Tensor, mask: Tensor | None) -> Tensor:
     return total / weights.sum(dim=1, keepdim=True).clamp_min(1.0)
 
 
+def masked_max(tokens: Tensor, mask: Tensor | None) -> Tensor:
+    """Maximum over the valid tokens: ``(B, N, D)``, ``(B, N)`` bool to ``(B, D)``; zero if none is."""
+    if mask is None:
+        return tokens.amax(dim=1)
+    found = tokens.masked_fill(~mask[:, :, None], -torch.inf).amax(dim=1)
+    return found.masked_fill(~mask.any(dim=1, keepdim=True), 0.0)
+
+
 def pool(tokens: Tensor, mask: Tensor | None, *, spec: PoolSpec, views: int) -> Tensor:
     """Output tokens ``(B, T*N, D)`` to one vector a sample ``(B, D)``, by the backbone's own rule."""
     if spec.kind == "prefix":

@@ -9,6 +9,7 @@ from typing import Any
 
 from mmcl_edge.config import MethodConfig
 from mmcl_edge.errors import InputError
+from mmcl_edge.learners.analytic.learner import AnalyticLearner, JointAnalyticLearner
 from mmcl_edge.learners.baselines.a_gem import AGemLearner
 from mmcl_edge.learners.baselines.av_cil import AvCilLearner
 from mmcl_edge.learners.baselines.cope import CopeLearner
@@ -19,6 +20,7 @@ from mmcl_edge.learners.baselines.fine_tune import FineTuneLearner
 from mmcl_edge.learners.baselines.icarl import IcarlLearner
 from mmcl_edge.learners.baselines.joint import JointLearner
 from mmcl_edge.learners.baselines.lwf import LwfLearner
+from mmcl_edge.learners.baselines.prompts import coda_prompt, dual_prompt, l2p
 from mmcl_edge.learners.baselines.ranpac import RanPacLearner
 from mmcl_edge.learners.baselines.simple_cil import SimpleCilLearner
 from mmcl_edge.learners.host import Host
@@ -64,11 +66,50 @@ def trained(kind: Callable[..., TrainedLearner], **settings: Any) -> Callable[[H
     return partial(on_host, kind, **settings)
 
 
+def ablation(about: str, **changes: Any) -> Entry:
+    """The method with fields of its configuration changed: ``loss__align_weight=0.0``."""
+    return Entry(
+        trained(MmclLearner), about, "ablation", {name.replace("__", "."): value for name, value in changes.items()}
+    )
+
+
+HALF_BYTES = 8 << 20
+
 LEARNERS: dict[str, Entry] = {
     "mmcl": Entry(trained(MmclLearner), "The method of paper 1, reconstructed.", "method"),
+    "mmcl-analytic": Entry(
+        AnalyticLearner, "Closed-form heads, one a modality, on moments of every frozen block (ours).", "method"
+    ),
+    "analytic-joint": Entry(JointAnalyticLearner, "mmcl-analytic told everything at once.", "bound"),
+    "analytic-adapted": Entry(
+        partial(AnalyticLearner, adapt=True), "With adapters trained on the first experience.", "ablation"
+    ),
+    "analytic-fused": Entry(
+        partial(AnalyticLearner, heads="fused"), "One head on both modalities' features.", "ablation"
+    ),
+    "analytic-both": Entry(partial(AnalyticLearner, heads="both"), "A fused head beside the others.", "ablation"),
+    "analytic-means": Entry(partial(AnalyticLearner, moments=("mean",)), "Means alone, no maxima.", "ablation"),
+    "mmcl-no-alignment": ablation("Without the alignment loss.", loss__align_weight=0.0),
+    "mmcl-direct-alignment": ablation("Modalities aligned to each other.", loss__align_target="direct"),
+    "mmcl-no-preservation": ablation("Without the preservation loss.", loss__preserve_weight=0.0),
+    "mmcl-no-distillation": ablation("Without distillation.", loss__distill_weight=0.0),
+    "mmcl-no-sqrt": ablation("Distillation not scaled by the root of the step.", loss__distill_scale="none"),
+    "mmcl-no-balance": ablation("Plain cross-entropy instead of the balanced softmax.", loss__balance=False),
+    "mmcl-no-freezing": ablation("No expert is frozen.", adapter__freeze_experts=False),
+    "mmcl-specific": ablation("Modality-specific adapters: no attention across.", adapter__attention="none"),
+    "mmcl-tokens": ablation("Attention token to token instead of latents.", adapter__attention="tokens"),
+    "mmcl-dense": ablation(
+        "All experts serve every sample; none is frozen.", adapter__active_experts=8, adapter__freeze_experts=False
+    ),
+    "mmcl-memory-0": ablation("No exemplars.", replay__budget_bytes=0),
+    "mmcl-memory-half": ablation("Half the bytes.", replay__budget_bytes=HALF_BYTES),
+    "mmcl-memory-double": ablation("Twice the bytes.", replay__budget_bytes=4 * HALF_BYTES),
     "av-cil": Entry(
         AvCilLearner, "Audio-guided visual attention, kept alike by distillation (Pian et al., ICCV 2023)."
     ),
+    "l2p": Entry(l2p, "Prompts from a pool, chosen by key (Wang et al., CVPR 2022)."),
+    "dual-prompt": Entry(dual_prompt, "A general prompt and one for each experience (Wang et al., ECCV 2022)."),
+    "coda-prompt": Entry(coda_prompt, "Prompts as attention over components (Smith et al., CVPR 2023)."),
     "simple-cil": Entry(SimpleCilLearner, "Class means of frozen features, by cosine (Zhou et al., IJCV 2024)."),
     "ranpac": Entry(
         partial(RanPacLearner, tune=True),

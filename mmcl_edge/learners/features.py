@@ -86,6 +86,10 @@ class PreparedSamples(Sequence[Kept]):
         preprocess: sample to tensors.
         encoder: runs the frozen part.
         cache: where its results are kept.
+
+    Attributes:
+        shapes: one a sample: equal ones can share a batch without padding.
+        keeps: names what is kept of each (``Encoder.keeps``).
     """
 
     def __init__(
@@ -95,6 +99,7 @@ class PreparedSamples(Sequence[Kept]):
         self._preprocess = preprocess
         self._encoder = encoder
         self._cache = cache
+        self.keeps = encoder.keeps
         prefix = f"{cache.scope}/{encoder.keeps}/{cache.precision}/"
         self._keys = [hashlib.sha256(prefix.encode() + _digest(sample)).hexdigest() for sample in samples]
         self.shapes: list[Hashable] = [self._first(number) for number in range(len(samples))]

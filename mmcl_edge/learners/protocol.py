@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mmcl_edge.adapters.inputs import Item
 from mmcl_edge.data.streams import Experience
+from mmcl_edge.learners.features import PreparedSamples
 from mmcl_edge.types import Sample
 
 Preprocess = Callable[[Sample], Item]
@@ -79,6 +80,10 @@ class Learner(Protocol):
 
     def load_state(self, state: LearnerState) -> None:
         """Go on from ``state``; the learner is a new one, made as the other was."""
+        ...
+
+    def prepare(self, samples: Sequence[Sample]) -> PreparedSamples:
+        """Samples as this learner keeps them for training: what no adapter reaches."""
         ...
 
     @property

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
+from mmcl_edge.adapters.model import ModelOutput
 from mmcl_edge.errors import InputError
 from mmcl_edge.learners.analytic.evidence import Evidence, with_constant
-from mmcl_edge.learners.analytic.moments import MomentEncoder, Moments
+from mmcl_edge.learners.analytic.moments import Kind, MomentEncoder, Moments
 from mmcl_edge.learners.analytic.projection import SubspaceProjection
 from mmcl_edge.learners.analytic.statistics import RidgeStatistics, largest_features
-from mmcl_edge.learners.baselines.frozen import FrozenLearner
 from mmcl_edge.learners.batching import run_in_batches
-from mmcl_edge.learners.features import PreparedSamples
+from mmcl_edge.learners.frozen import FrozenLearner
 from mmcl_edge.learners.host import Host
+from mmcl_edge.learners.mmcl import MmclLearner
 from mmcl_edge.learners.protocol import MEMORY
 from mmcl_edge.types import Sample
 
@@ -43,12 +45,20 @@ class AnalyticLearner(FrozenLearner):
     Args:
         host: gives backbones and budget.
         heads: ``modalities``; or one on all features side by side (``fused``); or ``both``.
+        moments: what is read of each block.
+        adapt: first-session adaptation: train the method's adapters on the first experience, freeze them, and put
+            each modality's adapted representation beside its moments.
     """
 
-    def __init__(self, host: Host, *, heads: Heads = "modalities") -> None:
-        encoder = MomentEncoder(host.backbones)
-        super().__init__(encoder, host.config, preprocess=host.preprocess, seed=host.seed, features=host.features)
-        self._dims = dict(sorted(encoder.pooled_dims.items()))
+    def __init__(
+        self, host: Host, *, heads: Heads = "modalities", moments: Sequence[Kind] = ("mean", "max"), adapt: bool = False
+    ) -> None:
+        common: dict[str, Any] = {"preprocess": host.preprocess, "seed": host.seed, "features": host.features}
+        tuner = MmclLearner(host.model(), host.config, **common) if adapt else None
+        encoder = MomentEncoder(host.backbones, kinds=moments)
+        super().__init__(encoder, host.config, **common, tuner=tuner)
+        extra = host.config.head.joint_dim if adapt else 0
+        self._dims = {name: dim + extra for name, dim in sorted(encoder.pooled_dims.items())}
         inputs = dict(self._dims) if heads != "fused" else {}
         if heads != "modalities":
             inputs[FUSED] = sum(self._dims.values())
@@ -60,17 +70,29 @@ class AnalyticLearner(FrozenLearner):
         self.heads: dict[str, Evidence] = {}
 
     def embed(self, samples: Sequence[Sample]) -> Tensor:
-        """``(n, sum of D_m + M)``: the moments of each modality, zero where absent, then who is there (0 or 1)."""
-        encoder = self.encoder
-        prepared = PreparedSamples(samples, preprocess=self.preprocess, encoder=encoder, cache=self.features)
+        """``(n, sum of D_m + M)``: features of each modality, zero where absent, then who is there (0 or 1)."""
+        size = self.config.train.batch_size
+        moments = run_in_batches(self.prepare(samples), self._rows, encoder=self.encoder, batch_size=size)
+        if self.tuner is None:
+            return moments
+        adapted = self.tuner.forward(self.tuner.prepare(samples), self._adapted)
+        *parts, here = moments.split([*(self.encoder.pooled_dims[name] for name in self._dims), len(self._dims)], dim=1)
+        pairs = zip(parts, adapted.chunk(len(self._dims), dim=1), strict=True)
+        return torch.cat([*(part for pair in pairs for part in pair), here], dim=1)
 
-        def read(batch: Moments) -> Tensor:
-            rows = len(next(iter(batch.present.values())))
-            parts = [batch.values.get(name, torch.zeros(rows, dim)) for name, dim in self._dims.items()]
-            here = [batch.present.get(name, torch.zeros(rows, dtype=torch.bool)) for name in self._dims]
-            return torch.cat([*parts, torch.stack(here, dim=1).float()], dim=1)
+    def _rows(self, batch: Moments) -> Tensor:
+        """Moments of each modality, then who is there."""
+        count, dims = len(next(iter(batch.present.values()))), self.encoder.pooled_dims
+        parts = [batch.values.get(name, torch.zeros(count, dims[name])) for name in self._dims]
+        here = [batch.present.get(name, torch.zeros(count, dtype=torch.bool)) for name in self._dims]
+        return torch.cat([*parts, torch.stack(here, dim=1).float()], dim=1)
 
-        return run_in_batches(prepared, read, encoder=encoder, batch_size=self.config.train.batch_size)
+    def _adapted(self, output: ModelOutput) -> Tensor:
+        """Each modality's normalised representation, side by side; zero where absent."""
+        blank = torch.zeros_like(output.joint)
+        parts = [functional.layer_norm(output.z.get(name, blank), blank.shape[-1:]) for name in self._dims]
+        here = [output.present.get(name, blank[:, 0]) for name in self._dims]
+        return torch.cat([part * one[:, None] for part, one in zip(parts, here, strict=True)], dim=1)
 
     def learn(self, samples: Sequence[Sample]) -> None:
         """Add the samples to the sums of every head that hears them; solve.
@@ -122,6 +144,20 @@ class AnalyticLearner(FrozenLearner):
         known = {name: (part, here[:, i] > 0) for i, (name, part) in enumerate(zip(self._dims, parts, strict=True))}
         known[FUSED] = torch.cat(parts, dim=1), (here > 0).all(dim=1)
         return [(name, project(known[name][0]), known[name][1]) for name, project in self.projections.items()]
+
+
+class JointAnalyticLearner(AnalyticLearner):
+    """The same, told everything at once: with each experience it starts anew on all samples so far (no budget)."""
+
+    def __init__(self, host: Host) -> None:
+        super().__init__(host)
+        self._everything: list[Sample] = []
+
+    def learn(self, samples: Sequence[Sample]) -> None:
+        """Learn all samples so far as one experience."""
+        self._everything += samples
+        self.sums = {name: RidgeStatistics.empty(one.features, dtype=KEPT_AS) for name, one in self.sums.items()}
+        super().learn(self._everything)
 
 
 def _features_in(budget_bytes: int) -> int:

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from mmcl_edge.adapters.encoder import Encoding
+from mmcl_edge.adapters.features import masked_max, masked_mean
 from mmcl_edge.adapters.inputs import Inputs, Item, ModalityInput, collate
 from mmcl_edge.adapters.kept import Kept, modalities_of, stacked
 from mmcl_edge.types import Backbone
+
+Kind = Literal["mean", "max"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +41,14 @@ class MomentEncoder(nn.Module):
     sample is kept as this one vector.
     """
 
-    keeps = "moments: mean and maximum of every block and the output"
-
-    def __init__(self, backbones: Mapping[str, Backbone]) -> None:
+    def __init__(self, backbones: Mapping[str, Backbone], *, kinds: Sequence[Kind] = ("mean", "max")) -> None:
         super().__init__()
         self.backbones = dict(backbones)
         self.adapters = nn.ModuleList()
+        self.kinds = tuple(kinds)
+        self.keeps = f"{' and '.join(kinds)} of every block and the output"
         self.pooled_dims = {
-            name: 2 * (sum(spec.dim for spec in one.features) + one.output_features.dim)
+            name: len(kinds) * (sum(spec.dim for spec in one.features) + one.output_features.dim)
             for name, one in backbones.items()
         }
 
@@ -77,27 +81,23 @@ class MomentEncoder(nn.Module):
 
     def _parts(self, backbone: Backbone, one: ModalityInput) -> list[Tensor]:
         x = backbone.stem(one.values)
-        parts = moments(x, one)
+        parts = moments(x, one, self.kinds)
         for block in range(backbone.depth):
             x = backbone.segment(block, x)
-            parts += moments(x, one)
-        return parts + moments(backbone.output(x), one)
+            parts += moments(x, one, self.kinds)
+        return parts + moments(backbone.output(x), one, self.kinds)
 
 
-def moments(x: Tensor, one: ModalityInput) -> list[Tensor]:
-    """Normalised mean and maximum ``(B, D)`` over valid positions of features of all views.
+def moments(x: Tensor, one: ModalityInput, kinds: Sequence[Kind]) -> list[Tensor]:
+    """Normalised mean, maximum ``(B, D)`` over valid positions of features of all views.
 
     Args:
         x: ``(B*T, N, D)`` tokens or ``(B*T, D, H, W)`` map.
         one: the input it comes from, with its views and masks.
+        kinds: which, in what order.
     """
     tokens = x.flatten(2).transpose(1, 2) if x.ndim == 4 else x
     tokens = tokens.reshape(len(tokens) // one.views, -1, tokens.shape[2])  # (B, T*N, D)
     mask = one.mask(tokens.shape[1] // one.views)
-    if mask is None:
-        pooled = [tokens.mean(dim=1), tokens.amax(dim=1)]
-    else:
-        outside = ~mask[:, :, None]
-        mean = tokens.masked_fill(outside, 0.0).sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp_min(1)
-        pooled = [mean, tokens.masked_fill(outside, -torch.inf).amax(dim=1)]
-    return [functional.layer_norm(value, value.shape[-1:]) for value in pooled]
+    pool = {"mean": lambda: masked_mean(tokens, mask), "max": lambda: masked_max(tokens, mask)}
+    return [functional.layer_norm(pool[kind](), tokens.shape[-1:]) for kind in kinds]

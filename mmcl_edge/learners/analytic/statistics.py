@@ -156,12 +156,14 @@ class Inverse:
 
     def _reduced(self, root: Tensor) -> Tensor:
         self.basis, triangle = torch.linalg.qr(root.T, mode="reduced")
-        return triangle @ triangle.T
+        core: Tensor = triangle @ triangle.T
+        return core
 
     def solve(self, cross: Tensor) -> Tensor:
         """The inverse times ``cross`` ``(M, C)``, whose columns lie in the span of R's rows."""
         if self.basis is None:
-            return torch.cholesky_solve(cross, self.factor)
+            full: Tensor = torch.cholesky_solve(cross, self.factor)
+            return full
         inside: Tensor = torch.cholesky_solve(self.basis.T @ cross, self.factor)
         return self.basis @ inside
 

@@ -9,14 +9,13 @@ from torch import Tensor
 
 from mmcl_edge.adapters.model import ModelOutput
 from mmcl_edge.data.split import split_holdout
-from mmcl_edge.data.streams import Experience
 from mmcl_edge.errors import InputError
 from mmcl_edge.learners.analytic.projection import RandomProjection
 from mmcl_edge.learners.analytic.statistics import RidgeStatistics, largest_features
-from mmcl_edge.learners.baselines.frozen import FrozenEncoder, FrozenLearner
 from mmcl_edge.learners.experience_run import ExperienceRun
+from mmcl_edge.learners.frozen import FrozenEncoder, FrozenLearner
 from mmcl_edge.learners.host import Host
-from mmcl_edge.learners.protocol import MEMORY, LearnerState, OnProgress
+from mmcl_edge.learners.protocol import MEMORY
 from mmcl_edge.learners.randomness import generator_for
 from mmcl_edge.learners.trained import TrainedLearner
 from mmcl_edge.types import Sample
@@ -31,7 +30,6 @@ VALIDATION = 0.2
 """Share of the experience's own training samples that the ridge is chosen on."""
 RIDGE_WITHOUT_VALIDATION = 1.0
 """The ridge where no sample can be spared."""
-TUNED = "tuned."
 
 
 class FirstSession(TrainedLearner):
@@ -61,23 +59,20 @@ class RanPacLearner(FrozenLearner):
     """
 
     def __init__(self, host: Host, *, tune: bool = False) -> None:
-        self.tuner = None
+        tuner = None
         if tune:
-            self.tuner = FirstSession(
+            tuner = FirstSession(
                 host.model(), host.config, preprocess=host.preprocess, seed=host.seed, features=host.features
             )
-        encoder = FrozenEncoder(host) if self.tuner is None else self.tuner.model.encoder
-        super().__init__(encoder, host.config, preprocess=host.preprocess, seed=host.seed, features=host.features)
+        encoder = FrozenEncoder(host) if tuner is None else tuner.model.encoder
+        super().__init__(
+            encoder, host.config, preprocess=host.preprocess, seed=host.seed, features=host.features, tuner=tuner
+        )
         self.sums = RidgeStatistics.empty(_features_in(host.config.replay.budget_bytes))
         generator = generator_for(host.seed, "random features")
         self.project = RandomProjection(sum(encoder.pooled_dims.values()), self.sums.features, generator=generator)
         self.weights = torch.zeros(self.sums.features, 0)
         self.ridge = RIDGE_WITHOUT_VALIDATION
-
-    def begin(self, experience: Experience, on_progress: OnProgress | None) -> None:
-        """Phase 1, with the first experience alone."""
-        if self.tuner is not None and self.experiences == 1:
-            self.tuner.observe(experience, on_progress)
 
     def learn(self, samples: Sequence[Sample]) -> None:
         """Choose the ridge, add the samples to the sums, solve.
@@ -102,30 +97,12 @@ class RanPacLearner(FrozenLearner):
         return self.project(h) @ self.weights
 
     def learned(self) -> dict[str, Tensor]:
-        """``weights`` ``(M, C)`` and, where adapters were tuned, their model's tensors; W follows from the seed."""
-        tuned = {} if self.tuner is None else self.tuner.state_dict()
-        return {"weights": self.weights} | {TUNED + name: value for name, value in tuned.items()}
+        """``weights`` ``(M, C)``; W follows from the seed."""
+        return {"weights": self.weights}
 
     def memory(self) -> dict[str, Tensor]:
         """G (its upper triangle), Q and the samples of each class, in float64."""
         return self.sums.tensors()
-
-    def state(self) -> LearnerState:
-        """See ``Learner.state``."""
-        found = super().state()
-        if self.tuner is None:
-            return found
-        tuned = self.tuner.state()
-        facts = {"tuned_labels": list(tuned.labels), **tuned.facts}
-        return LearnerState(found.tensors, found.labels, found.experiences, facts=facts)
-
-    def load_state(self, state: LearnerState) -> None:
-        """See ``Learner.load_state``."""
-        super().load_state(state)
-        if self.tuner is not None:
-            own = {n.removeprefix(TUNED): v for n, v in state.tensors.items() if n.startswith(TUNED)}
-            labels = tuple(state.facts["tuned_labels"])
-            self.tuner.load_state(LearnerState(own, labels, min(1, state.experiences), facts=state.facts))
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """See ``FrozenLearner.load``."""

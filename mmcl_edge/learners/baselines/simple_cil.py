@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mmcl_edge.learners.baselines.frozen import FrozenEncoder, FrozenLearner
+from mmcl_edge.learners.frozen import FrozenEncoder, FrozenLearner
 from mmcl_edge.learners.host import Host
 from mmcl_edge.learners.protocol import MEMORY
 from mmcl_edge.types import Sample

@@ -16,8 +16,11 @@ from mmcl_edge.learners.batching import run_in_batches
 from mmcl_edge.learners.features import FeatureCache, PreparedSamples
 from mmcl_edge.learners.host import Host
 from mmcl_edge.learners.protocol import MEMORY, LearnerState, OnProgress, Preprocess, Progress
-from mmcl_edge.learners.trained import tensor_bytes
+from mmcl_edge.learners.trained import TrainedLearner, tensor_bytes
 from mmcl_edge.types import Sample
+
+TUNED = "tuned."
+"""Prefix of the tuner's tensors in ``state_dict``."""
 
 
 class FrozenEncoder(LadderEncoder):
@@ -69,16 +72,25 @@ class FrozenLearner(ABC):
         preprocess: sample to tensors.
         seed: of everything random.
         features: keeps features of samples.
+        tuner: first-session adaptation (RanPAC's phase 1): it learns the first experience, and is frozen afterwards.
     """
 
     def __init__(
-        self, encoder: Encoder, config: MethodConfig, *, preprocess: Preprocess, seed: int, features: FeatureCache
+        self,
+        encoder: Encoder,
+        config: MethodConfig,
+        *,
+        preprocess: Preprocess,
+        seed: int,
+        features: FeatureCache,
+        tuner: TrainedLearner | None = None,
     ) -> None:
         self.encoder = encoder
         self.config = config
         self.preprocess = preprocess
         self.seed = seed
         self.features = features
+        self.tuner = tuner
         self.experiences = 0
         self._labels: list[str] = []
 
@@ -91,7 +103,8 @@ class FrozenLearner(ABC):
         """Learn one experience from one look at its samples."""
         self.features.store.release()
         self.experiences += 1
-        self.begin(experience, on_progress)
+        if self.tuner is not None and self.experiences == 1:
+            self.tuner.observe(experience, on_progress)
         self._labels += [name for name in experience.classes if name not in self._labels]
         self.learn(experience.train)
         if on_progress:
@@ -101,12 +114,15 @@ class FrozenLearner(ABC):
         """Logits ``(len(samples), C)``."""
         return self.scores(self.embed(samples))
 
+    def prepare(self, samples: Sequence[Sample]) -> PreparedSamples:
+        """See ``Learner.prepare``."""
+        return PreparedSamples(samples, preprocess=self.preprocess, encoder=self.encoder, cache=self.features)
+
     def embed(self, samples: Sequence[Sample]) -> Tensor:
         """Features h ``(n, D)`` of samples: see ``unit_parts``."""
         encoder = self.encoder
-        prepared = PreparedSamples(samples, preprocess=self.preprocess, encoder=encoder, cache=self.features)
         return run_in_batches(
-            prepared,
+            self.prepare(samples),
             lambda batch: unit_parts(encoder(batch), encoder.pooled_dims),
             encoder=encoder,
             batch_size=self.config.train.batch_size,
@@ -120,15 +136,24 @@ class FrozenLearner(ABC):
     def state_dict(self) -> dict[str, Tensor]:
         """See ``Learner.state_dict``."""
         persists = {MEMORY + name: value for name, value in self.memory().items()}
-        return {name: value.detach().clone() for name, value in (self.learned() | persists).items()}
+        return {name: value.detach().clone() for name, value in (self.learned() | self._tuned() | persists).items()}
+
+    def _tuned(self) -> dict[str, Tensor]:
+        return {} if self.tuner is None else {TUNED + name: value for name, value in self.tuner.state_dict().items()}
 
     def state(self) -> LearnerState:
         """See ``Learner.state``."""
-        return LearnerState(self.state_dict(), self.labels, self.experiences)
+        tuned = None if self.tuner is None else self.tuner.state()
+        facts = {} if tuned is None else {"tuned_labels": list(tuned.labels), **tuned.facts}
+        return LearnerState(self.state_dict(), self.labels, self.experiences, facts=facts)
 
     def load_state(self, state: LearnerState) -> None:
         """See ``Learner.load_state``."""
         self._labels, self.experiences = list(state.labels), state.experiences
+        if self.tuner is not None:
+            own = {n.removeprefix(TUNED): v for n, v in state.tensors.items() if n.startswith(TUNED)}
+            labels = tuple(state.facts["tuned_labels"])
+            self.tuner.load_state(LearnerState(own, labels, min(1, state.experiences), facts=state.facts))
         self.load({name: value.clone() for name, value in state.tensors.items()})
 
     @property
@@ -139,12 +164,9 @@ class FrozenLearner(ABC):
     @property
     def trainable_parameters(self) -> int:
         """See ``Learner.trainable_parameters``."""
-        return sum(value.numel() for value in self.learned().values())
+        return sum(value.numel() for value in (self.learned() | self._tuned()).values())
 
     # What a method decides
-
-    def begin(self, experience: Experience, on_progress: OnProgress | None) -> None:  # noqa: B027 - need not
-        """Called first, before the experience's classes are known."""
 
     @abstractmethod
     def learn(self, samples: Sequence[Sample]) -> None:
