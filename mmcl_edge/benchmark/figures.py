@@ -125,7 +125,7 @@ def standalone(picture: str) -> bytes:
         f"@media (prefers-color-scheme:dark){{:root{{{dark}}}}}"
     )
     spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-    opening, body = picture.split(">", 1)
+    opening, body = str(picture).split(">", 1)  # ``Markup`` would escape what is put into it
     return f"{opening.replace('<svg', f'<svg {spaces}', 1)}><style>{style}</style>{body}\n".encode()
 
 

@@ -11,9 +11,12 @@ from mmcl_edge.benchmark.intervals import Interval
 
 Pens = Mapping[str, Pen]
 """Learner to how it is drawn."""
+_LEGEND_COLUMNS = 4
 
 
-def step_curves(curves: Mapping[str, Sequence[Interval]], pens: Pens, *, name: str, title: str) -> str:
+def step_curves(
+    curves: Mapping[str, Sequence[Interval]], pens: Pens, *, name: str, title: str, legend: bool = False
+) -> str:
     """Accuracy after each step as SVG, a line a learner, its 95 % interval as a band.
 
     Args:
@@ -21,12 +24,14 @@ def step_curves(curves: Mapping[str, Sequence[Interval]], pens: Pens, *, name: s
         pens: of every learner in ``curves``.
         name: of the picture in the page.
         title: its text for people who do not see it.
+        legend: name the learners below, for a picture that stands alone; a page has a legend of its own.
     """
+    rows = -(-len(curves) // _LEGEND_COLUMNS) if legend else 0
     last = ", ".join(f"{learner} {100 * values[-1].mean:.0f}" for learner, values in curves.items())
     return svg(
-        lambda figure: _draw_curves(figure, curves, pens),
+        lambda figure: _draw_curves(figure, curves, pens, legend),
         name=name,
-        size=(4.4, 3.1),
+        size=(4.4, 3.1 + 0.2 * rows),
         title=title,
         description=f"After the last experience, in per cent: {last}.",
         hints={f"line-{pens[learner].number}": learner for learner in curves},
@@ -46,7 +51,7 @@ def interval_bars(values: Mapping[str, Interval], pens: Pens, *, name: str, titl
     )
 
 
-def _draw_curves(figure: Any, curves: Mapping[str, Sequence[Interval]], pens: Pens) -> None:
+def _draw_curves(figure: Any, curves: Mapping[str, Sequence[Interval]], pens: Pens, legend: bool) -> None:
     axes = figure.add_subplot()
     for learner, values in curves.items():
         pen, steps = pens[learner], range(1, len(values) + 1)
@@ -56,10 +61,13 @@ def _draw_curves(figure: Any, curves: Mapping[str, Sequence[Interval]], pens: Pe
         axes.fill_between(steps, low, high, color=pen.color, alpha=0.16, linewidth=0)
         (line,) = axes.plot(steps, means, color=pen.color, linestyle=pen.dash, marker=pen.marker, markersize=4.5)
         line.set_gid(f"line-{pen.number}")
+        line.set_label(shortened(learner, most=16))
     count = len(next(iter(curves.values())))
     axes.set_xticks(range(1, count + 1, 1 + count // 16))
     axes.set_ylim(*limits([value for values in curves.values() for value in values]))
     axes.set(xlabel="experiences learned", ylabel="accuracy on all of them, %")
+    if legend:
+        figure.legend(loc="outside lower center", ncols=_LEGEND_COLUMNS, frameon=False, fontsize=8)
     axes.grid(axis="y", alpha=0.6)
 
 

@@ -1,7 +1,7 @@
 """From the records of a benchmark to its streams: grouped, ordered, and refused where they cannot be compared.
 
 Rules, in order:
-1. A record holds at least one experience, positive test counts, and accuracies from 0 to 1 that are numbers.
+1. A record holds text and finite numbers, at least one experience, positive test counts, and shares from 0 to 1.
 2. A stream (suite and name) has one number of experiences and one scenario, whatever the seed.
 3. A learner has one run a seed; two configurations under one name would be one mean of two things.
 """
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from mmcl_edge.benchmark.metrics import Matrix
 from mmcl_edge.benchmark.records import Rows, RunRecord
 from mmcl_edge.errors import InputError
+from mmcl_edge.fileio import canonical_json
 
 JOINT = "joint"
 """Name of the learner that trains on everything seen together: an upper bound, never called the best."""
@@ -87,6 +88,8 @@ def _check_same(first: RunRecord, record: RunRecord) -> None:
 
 
 def _check(record: RunRecord) -> None:
+    if not _is_plain(record):
+        _refuse(record, "finite numbers and whole letters")
     if not record.experiences or min(record.test_counts) < 1:
         _refuse(record, "at least one experience, each with test samples")
     if not all(-_SLACK <= value <= 1 + _SLACK for value in _shares(record)):
@@ -98,6 +101,15 @@ def _check(record: RunRecord) -> None:
         _refuse(record, "a square confusion matrix with one row a label")
     if record.expert_use is not None and not _is_even(record.expert_use, len(record.experiences)):
         _refuse(record, "expert use of the same blocks and experts for each experience")
+
+
+def _is_plain(record: RunRecord) -> bool:
+    """Whether the record could be stored: no number is infinite or none, no letter is half of one."""
+    try:
+        canonical_json(record.model_dump())
+    except ValueError:
+        return False
+    return True
 
 
 def _shares(record: RunRecord) -> Iterator[float]:
@@ -129,6 +141,6 @@ def _is_even(use: Sequence[Matrix], count: int) -> bool:
 
 def _refuse(record: RunRecord, expected: str) -> None:
     raise InputError(
-        f"The run {record.key} ({record.learner!r}, seed {record.seed}) should hold {expected}, but it does not; "
+        f"The run {record.key} ({record.learner!a}, seed {record.seed}) should hold {expected}, but it does not; "
         "remove its record and run again."
     )

@@ -129,11 +129,12 @@ def read_record(path: Path) -> RunRecord:
     """
     try:
         record = RunRecord.model_validate(json.loads(read_bounded(path, LARGEST_BYTES)))
-    except (ValueError, ValidationError) as error:
+        expected = key_of(record.config)
+    except (ValueError, ValidationError, RecursionError) as error:
         raise InputError(
             f"{path} should be the record of a run, but it is not ({error}); remove it and run again."
         ) from error
-    if record.key != key_of(record.config):
+    if record.key != expected:
         raise InputError(f"{path} should have the key of its configuration, but was changed; remove it and run again.")
     return record
 

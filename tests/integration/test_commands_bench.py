@@ -64,6 +64,15 @@ def _not_json(folder):
     path_of(folder, record("er", experiences=3).key).write_text("{")
 
 
+def _too_deep(folder):
+    path_of(folder, record("er", experiences=3).key).write_text("[" * 100_000)
+
+
+def _no_number(folder):
+    path = path_of(folder, record("er", experiences=3).key)
+    path.write_text(path.read_text().replace('"config":{', '"config":{"rate":NaN,'))
+
+
 def _changed(folder):
     path = path_of(folder, record("er", experiences=3).key)
     path.write_text(path.read_text().replace('"seed":0', '"seed":7'))
@@ -83,6 +92,8 @@ def _two_of_a_seed(folder):
 BROKEN = {
     "no records": (_no_records, ("there is none", "mmcl-edge bench run")),
     "not JSON": (_not_json, ("should be the record of a run", "remove it and run again")),
+    "too deep": (_too_deep, ("should be the record of a run",)),
+    "a setting that is no number": (_no_number, ("should be the record of a run",)),
     "changed": (_changed, ("should have the key of its configuration",)),
     "too large": (_too_large, ("bytes, but at most",)),
     "two runs of a seed": (_two_of_a_seed, ("Expected one run of 'er'", "move one of them away")),

@@ -32,6 +32,7 @@ from mmcl_edge.benchmark.tables import size_text
 from mmcl_edge.errors import MissingExtraError
 
 pytest.importorskip("matplotlib")
+Markup = pytest.importorskip("markupsafe").Markup
 
 HOSTILE = "<script>alert(1)</script>"
 NAMES = ("plain", HOSTILE, "$x_1$", "名前", 'quote" & <b>')
@@ -130,11 +131,20 @@ def test_names_of_points_never_lie_on_each_other():
 
 def test_a_picture_can_stand_alone(picture):
     text = standalone(picture()).decode()
+    assert standalone(Markup(picture())).decode() == text
     root = ElementTree.fromstring(text)
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
     styles = [one.text for one in root.iter("{http://www.w3.org/2000/svg}style")]
     used = set(re.findall(r"var\((--\w+)\)", text))
     assert used <= set(re.findall(r"(--\w+):", styles[0]))
+
+
+def test_curves_that_stand_alone_name_their_learners():
+    lines = {learner: [value] * 3 for learner, value in VALUES.items()}
+    texts = [step_curves(lines, PENS, name="a", title="Curves", legend=legend) for legend in (False, True)]
+    found = [re.findall(r"<text[^>]*>([^<]*)</text>", text) for text in texts]
+    assert "plain" not in found[0]
+    assert {"plain", "$x_1$", "名前"} <= set(found[1])
 
 
 def test_outlines_are_short():

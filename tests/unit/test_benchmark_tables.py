@@ -118,14 +118,17 @@ def _refused_records():
     def changed(**changes):
         return [one.model_copy(update=changes)]
 
-    nan = [[0.5, 0.0], [float("nan"), 0.5]]
+    nan = ((0.5, 0.0), (float("nan"), 0.5))
     return {
         "two runs of a seed": ([one, one.model_copy(update={"key": "other"})], f"found {one.key} and other"),
         "another length": ([one, record(seed=2, experiences=3)], "has 3 experiences"),
         "another scenario": ([one, record("er", experiences=2, scenario="domain")], "class-incremental"),
         "no experience": (changed(experiences=()), "at least one experience"),
         "no test sample": (changed(test_counts=(0, 1)), "each with test samples"),
-        "a number that is none": (changed(matrices={"clean": nan}), "shares from 0 to 1"),
+        "a number that is none": (changed(matrices={"clean": nan}), "finite numbers"),
+        "an endless cost": (changed(cost=one.cost.model_copy(update={"train_s": float("inf")})), "finite numbers"),
+        "half a letter": (changed(learner="\ud800"), r"'\\ud800', seed 1\) should hold .* whole letters"),
+        "a fact that is no number": (changed(made_by={"hours": float("nan")}), "finite numbers"),
         "per cent": (changed(initial=(50.0, 0.0)), "shares from 0 to 1"),
         "overlap of others": (changed(routing_overlap=((1.0,),)), "2 values for each experience in routing_overlap"),
         "initial of others": (changed(initial=(0.1,)), "2 values for each experience in initial"),
