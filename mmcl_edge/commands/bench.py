@@ -18,6 +18,6 @@ def command() -> None:
 
     \b
     Examples:
-      mmcl-edge bench run --help
-      mmcl-edge bench report results
+      mmcl-edge bench run list
+      mmcl-edge bench report bench/results
     """  # noqa: D301

@@ -31,9 +31,9 @@ def command(folder: Path, out: Path | None, as_json: bool) -> None:
 
     \b
     Examples:
-      mmcl-edge bench report results
-      mmcl-edge bench report results --out report.html
-      mmcl-edge bench report results --json
+      mmcl-edge bench report bench/results
+      mmcl-edge bench report bench/results --out report.html
+      mmcl-edge bench report bench/results --json
     """  # noqa: D301
     from mmcl_edge.benchmark.report import write_report
 
