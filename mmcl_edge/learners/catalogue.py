@@ -20,7 +20,7 @@ from mmcl_edge.learners.baselines.fine_tune import FineTuneLearner
 from mmcl_edge.learners.baselines.icarl import IcarlLearner
 from mmcl_edge.learners.baselines.joint import JointLearner
 from mmcl_edge.learners.baselines.lwf import LwfLearner
-from mmcl_edge.learners.baselines.prompts import coda_prompt, dual_prompt, l2p
+from mmcl_edge.learners.baselines.prompts import LOOP, coda_prompt, dual_prompt, l2p
 from mmcl_edge.learners.baselines.ranpac import RanPacLearner
 from mmcl_edge.learners.baselines.simple_cil import SimpleCilLearner
 from mmcl_edge.learners.host import Host
@@ -107,9 +107,11 @@ LEARNERS: dict[str, Entry] = {
     "av-cil": Entry(
         AvCilLearner, "Audio-guided visual attention, kept alike by distillation (Pian et al., ICCV 2023)."
     ),
-    "l2p": Entry(l2p, "Prompts from a pool, chosen by key (Wang et al., CVPR 2022)."),
-    "dual-prompt": Entry(dual_prompt, "A general prompt and one for each experience (Wang et al., ECCV 2022)."),
-    "coda-prompt": Entry(coda_prompt, "Prompts as attention over components (Smith et al., CVPR 2023)."),
+    "l2p": Entry(l2p, "Prompts from a pool, chosen by key (Wang et al., CVPR 2022).", changes=LOOP),
+    "dual-prompt": Entry(
+        dual_prompt, "A general prompt and one for each experience (Wang et al., ECCV 2022).", changes=LOOP
+    ),
+    "coda-prompt": Entry(coda_prompt, "Prompts as attention over components (Smith et al., CVPR 2023).", changes=LOOP),
     "simple-cil": Entry(SimpleCilLearner, "Class means of frozen features, by cosine (Zhou et al., IJCV 2024)."),
     "ranpac": Entry(
         partial(RanPacLearner, tune=True),

@@ -21,6 +21,7 @@ class Promise:
 
     Attributes:
         remembers: it still knows old classes after new ones; without, only the current ones.
+        apart: it learns the classes of an experience apart from all others, so it is asked among them alone.
         memory: what bounds ``memory_bytes``: the replay budget, twice the model's size, or nothing (``grows``).
         balanced: its exemplars are spread evenly over the classes.
         epochs: it trains in epochs, whose losses fall.
@@ -29,6 +30,7 @@ class Promise:
     """
 
     remembers: bool = True
+    apart: bool = False
     memory: Literal["budget", "model", "grows"] = "budget"
     balanced: bool = False
     epochs: bool = True
@@ -52,6 +54,9 @@ class Spec:
 CATALOGUE: dict[str, Promise] = {
     "mmcl": Promise(balanced=True, freezes=True),
     "av-cil": Promise(remembers=False, balanced=True),
+    "l2p": Promise(remembers=False, apart=True),
+    "dual-prompt": Promise(remembers=False, apart=True),
+    "coda-prompt": Promise(remembers=False, apart=True),
     "simple-cil": Promise(epochs=False, seeded=False),
     "ranpac": Promise(epochs=False),
     "ranpac-frozen": Promise(epochs=False),
@@ -71,11 +76,11 @@ CATALOGUE: dict[str, Promise] = {
 
 
 def from_catalogue(name: str, **adapter: object) -> Callable[[int, int], Learner]:
-    """Makes the learner called ``name`` in small; ``adapter`` are changes of its shape."""
+    """Makes the learner called ``name`` in small, in the tests' own loop; ``adapter`` are changes of its shape."""
 
     def new(seed: int, epochs: int) -> Learner:
-        chosen = entry(name)
-        return chosen.make(host(chosen.config(config(epochs, **adapter)), seed))
+        chosen, small = entry(name), config(epochs, **adapter)
+        return chosen.make(host(chosen.config(small).model_copy(update={"train": small.train}), seed))
 
     return new
 

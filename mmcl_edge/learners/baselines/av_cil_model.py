@@ -13,7 +13,7 @@ from mmcl_edge.adapters.features import to_tokens
 from mmcl_edge.adapters.inputs import Item, ModalityInput, collate
 from mmcl_edge.adapters.kept import Kept, stacked
 from mmcl_edge.errors import InputError
-from mmcl_edge.learners.baselines.frozen import normal
+from mmcl_edge.learners.frozen import normal
 from mmcl_edge.types import AUDIO, FRAMES, Backbone
 
 
