@@ -50,7 +50,7 @@ def _attractor(class_odds: Tensor, sample_odds: Tensor, labels: Tensor, same: Te
     by_sample = functional.logsigmoid(sample_odds).masked_fill(~proxies, FAR)
     by_class = functional.logsigmoid(class_odds.gather(1, labels[:, None]))  # (B, 1)
     total = torch.cat([by_class, by_sample], dim=1).logsumexp(dim=1)
-    return (total - (1 + proxies.sum(dim=1)).log()).sum()
+    return (total - (1 + proxies.sum(dim=1)).to(total.dtype).log()).sum()
 
 
 def _repellor(class_odds: Tensor, sample_odds: Tensor, labels: Tensor, same: Tensor) -> Tensor:

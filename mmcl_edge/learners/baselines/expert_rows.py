@@ -2,7 +2,8 @@
 
 An expert's tensors are rows of stacks (``adapters.experts``), whose order changes when experts freeze; its id does not
 change while it learns. So a row of a stack is named ``<parameter>@<expert>``; every other parameter by its own name:
-the head only ever grows at its end.
+the head only ever grows at its end. When an expert freezes, a fresh one may take its name: what was kept under it must
+be dropped by then. The learners that use this freeze none.
 """
 
 from __future__ import annotations
