@@ -2,7 +2,7 @@
 
 Rules, in this order, each refusing before anything is quantized:
 1. The folder holds class folders (a task folder), or sounds, pictures and videos themselves.
-2. Silent sounds and pictures of one colour teach no range: they are set aside and counted.
+2. Silent sounds, pictures of one colour and sensors that stand still teach no range: they are set aside and counted.
 3. For every backbone of the bundle there are at least ``MIN_SAMPLES`` samples to take ranges from, and as many
    samples again to measure. Samples that have the same modalities are divided on their own, so that a few sounds
    among many pictures do not all land on one side; classes that cannot be divided may cost half of them.
@@ -26,7 +26,7 @@ from mmcl_edge.data.media import load_sample
 from mmcl_edge.data.split import split_holdout
 from mmcl_edge.data.task_folder import decode_task, read_task
 from mmcl_edge.errors import CalibrationError, MediaError
-from mmcl_edge.types import AUDIO, FRAMES, Sample
+from mmcl_edge.types import AUDIO, FRAMES, MOTION, Sample
 
 MIN_SAMPLES = 8
 SILENCE = 1e-3
@@ -90,9 +90,9 @@ def divide(
 
 def _kinds(samples: Sequence[Sample]) -> list[list[Sample]]:
     """The samples by the modalities that they have, each in the given order."""
-    found: dict[tuple[bool, bool], list[Sample]] = {}
+    found: dict[tuple[bool, ...], list[Sample]] = {}
     for one in samples:
-        found.setdefault((_has(one, AUDIO), _has(one, FRAMES)), []).append(one)
+        found.setdefault(tuple(_has(one, modality) for modality in (AUDIO, FRAMES, MOTION)), []).append(one)
     return list(found.values())
 
 
@@ -114,13 +114,17 @@ def _shared(groups: Sequence[Sequence[Sample]], count: int) -> tuple[Sample, ...
 
 
 def lively(sample: Sample, modalities: Sequence[str]) -> Sample | None:
-    """The sample without silent sound and pictures of one colour, or ``None`` if nothing is left that is wanted."""
-    audio, frames = sample.audio, sample.frames
+    """The sample without what teaches nothing (silence, one colour, no movement), or ``None`` if nothing is left."""
+    audio, frames, motion = sample.audio, sample.frames, sample.motion
     if audio is not None and (AUDIO not in modalities or float(np.abs(audio).max()) < SILENCE):
         audio = None
     if frames is not None and (FRAMES not in modalities or int(np.ptp(frames)) == 0):
         frames = None
-    return None if audio is None and frames is None else replace(sample, audio=audio, frames=frames)
+    if motion is not None and (MOTION not in modalities or float(np.ptp(motion, axis=0).max()) == 0):
+        motion = None
+    if audio is None and frames is None and motion is None:
+        return None
+    return replace(sample, audio=audio, frames=frames, motion=motion)
 
 
 def spread(samples: Sequence[Sample], count: int) -> tuple[Sample, ...]:
@@ -133,7 +137,7 @@ def _check_count(modality: str, samples: Sequence[Sample], useful: Sequence[Samp
     given, found = (sum(_has(one, modality) for one in group) for group in (samples, useful))
     if found >= 2 * MIN_SAMPLES:
         return
-    dull = {AUDIO: "silent", FRAMES: "of one colour"}.get(modality, "empty")
+    dull = {AUDIO: "silent", FRAMES: "of one colour", MOTION: "without any movement"}.get(modality, "empty")
     if not given:
         problem = f"none of its {len(samples)} samples has any; add some, or name a bundle without that backbone"
     elif given >= 2 * MIN_SAMPLES:
@@ -154,7 +158,7 @@ def _check_halves(modality: str, calibrate: Sequence[Sample], measure: Sequence[
 
 
 def _has(sample: Sample, modality: str) -> bool:
-    return {AUDIO: sample.audio, FRAMES: sample.frames}.get(modality) is not None
+    return {AUDIO: sample.audio, FRAMES: sample.frames, MOTION: sample.motion}.get(modality) is not None
 
 
 def _read(folder: Path) -> tuple[list[Sample], int, bool]:

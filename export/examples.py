@@ -1,4 +1,4 @@
-"""Synthetic raw inputs that look like the real thing, for tracing and for parity: chirps and shaded pictures."""
+"""Synthetic raw inputs that look like the real thing, for tracing and for parity: chirps and shaded pictures, steps."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from mmcl_edge.bundle import AudioInput, FramesInput
+from mmcl_edge.bundle import AudioInput, InputSpec, MotionInput
 from mmcl_edge.types import SAMPLE_RATE_HZ
 
 BATCH_SIZES = (1, 2, 5)
@@ -16,15 +16,17 @@ DURATIONS_S = (5.0, 2.0, 1.0)
 TRACE_BATCH, TRACE_DURATION_S = 3, 1.0
 
 
-def raw_input(spec: AudioInput | FramesInput, *, batch: int, duration_s: float, generator: torch.Generator) -> Tensor:
-    """Waveforms ``(B, samples)`` in [-1, 1], or pixels ``(B, 3, H, W)`` in 0-255."""
+def raw_input(spec: InputSpec, *, batch: int, duration_s: float, generator: torch.Generator) -> Tensor:
+    """Waveforms ``(B, samples)`` in [-1, 1], pixels ``(B, 3, H, W)`` in 0-255, or motion ``(B, channels, samples)``."""
     if isinstance(spec, AudioInput):
         samples = spec.fixed_samples or round(duration_s * SAMPLE_RATE_HZ)
         return sounds(batch, samples, generator)
+    if isinstance(spec, MotionInput):
+        return movements(batch, spec, generator)
     return pictures(batch, spec.height, spec.width, generator)
 
 
-def parity_inputs(spec: AudioInput | FramesInput, generator: torch.Generator) -> list[Tensor]:
+def parity_inputs(spec: InputSpec, generator: torch.Generator) -> list[Tensor]:
     """One raw input per batch size; the longest clip goes with the smallest batch."""
     return [
         raw_input(spec, batch=batch, duration_s=duration_s, generator=generator)
@@ -48,3 +50,15 @@ def pictures(batch: int, height: int, width: int, generator: torch.Generator) ->
     disc = ((y - centre) ** 2 + (x - 1 + centre) ** 2 < 0.05).float()
     shade: Tensor = 160 * (colour * x + (1 - colour) * y) + 80 * disc
     return (shade + 5 * torch.randn(batch, 3, height, width, generator=generator)).clamp(0, 255)
+
+
+def movements(batch: int, spec: MotionInput, generator: torch.Generator) -> Tensor:
+    """Swings of one to four a second in every channel, over sensor noise: ``(B, channels, samples)``."""
+    t = torch.arange(spec.window_samples) / spec.rate_hz
+    speed_hz = 1 + 3 * torch.rand(batch, 1, 1, generator=generator)
+    phase, size = torch.rand(2, batch, spec.channels, 1, generator=generator).unbind(0)
+    swing = size * torch.sin(2 * math.pi * (speed_hz * t + phase))
+    noise = 0.1 * torch.randn(batch, spec.channels, spec.window_samples, generator=generator)
+    mean, std = torch.tensor(spec.mean)[:, None], torch.tensor(spec.std)[:, None]
+    moved: Tensor = mean + std * (swing + noise)
+    return moved

@@ -16,7 +16,8 @@ from onnx import numpy_helper
 from onnx.external_data_helper import load_external_data_for_model
 
 from mmcl_edge.adapters.model import Model
-from mmcl_edge.bundle import AudioInput, Bundle, FramesInput
+from mmcl_edge.bundle import AudioInput, Bundle, FramesInput, InputSpec, MotionInput
+from mmcl_edge.data.motion import resample_motion
 from mmcl_edge.errors import ExportError, InputError, StorageError
 from mmcl_edge.export.examples import raw_input
 from mmcl_edge.export.onnx_graph import write_model
@@ -27,7 +28,7 @@ from mmcl_edge.packs import Pack, read_pack
 from mmcl_edge.runtime.engine import Runtime
 from mmcl_edge.runtime.fused import FUSED_NAME, MODEL_NAME, PACK_NAME, FusedManifest, FusedRuntime
 from mmcl_edge.runtime.predict_graph import output_sizes, weights_of
-from mmcl_edge.types import SAMPLE_RATE_HZ, Sample
+from mmcl_edge.types import MOTION_RATE_HZ, SAMPLE_RATE_HZ, Prediction, Sample
 
 MAX_DIFFERENCE = 1e-4
 """Between probabilities of the fused graph and of the live runtime."""
@@ -132,7 +133,7 @@ def _checked(folder: Path, live: Runtime, size_bytes: int) -> FuseReport:
     samples = _samples(fused.manifest.inputs)
     worst = 0.0
     for sample in samples:
-        one, other = (runtime.predict(sample.audio, sample.frames).probabilities for runtime in (fused, live))
+        one, other = (_predict(runtime, sample).probabilities for runtime in (fused, live))
         worst = max(worst, *(abs(one[label] - other[label]) for label in other))
     if worst > MAX_DIFFERENCE:
         raise ExportError(
@@ -140,22 +141,29 @@ def _checked(folder: Path, live: Runtime, size_bytes: int) -> FuseReport:
             "nothing was written. Use the package versions of the 'export' extra."
         )
     first = samples[0]
-    fused_ms, live_ms = _in_turns(*(partial(r.predict, first.audio, first.frames) for r in (fused, live)))
+    fused_ms, live_ms = _in_turns(*(partial(_predict, r, first) for r in (fused, live)))
     return FuseReport(worst, fused_ms, live_ms, size_bytes)
 
 
-def _samples(inputs: dict[str, AudioInput | FramesInput]) -> list[Sample]:
+def _predict(runtime: FusedRuntime | Runtime, sample: Sample) -> Prediction:
+    return runtime.predict(sample.audio, sample.frames, motion=sample.motion)
+
+
+def _samples(inputs: dict[str, InputSpec]) -> list[Sample]:
     generator = torch.Generator().manual_seed(0)
     samples = []
     for duration_s in _DURATIONS_S:
-        sound = pictures = None
+        sound = pictures = motion = None
         for spec in inputs.values():
             x = raw_input(spec, batch=1, duration_s=duration_s, generator=generator)
             if isinstance(spec, AudioInput):
                 sound = x[0, : round(duration_s * SAMPLE_RATE_HZ)].numpy()
-            else:
+            elif isinstance(spec, FramesInput):
                 pictures = x.round().byte().permute(0, 2, 3, 1).contiguous().numpy()
-        samples.append(Sample(sound, pictures))
+            elif isinstance(spec, MotionInput):
+                readings = resample_motion(x[0].T.numpy(), spec.rate_hz, MOTION_RATE_HZ)
+                motion = readings[: round(duration_s * MOTION_RATE_HZ)]
+        samples.append(Sample(sound, pictures, motion=motion))
     return samples
 
 

@@ -55,7 +55,9 @@ def convolution_backward(
     if all(s == 1 for s in stride) and min(mirrored_padding) >= 0:
         mirrored = _mirror(weight, groups)
         return (
-            aten.convolution(grad, mirrored, None, stride, mirrored_padding, dilation, False, [0, 0], groups),
+            aten.convolution(
+                grad, mirrored, None, stride, mirrored_padding, dilation, False, [0] * len(stride), groups
+            ),
             None,
             None,
         )

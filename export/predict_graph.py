@@ -5,7 +5,7 @@ small torch operations. One graph holds stem, segments, adapters, fusion and hea
 those of whatever pack is in use, so the number of experts and of classes is free. Fixed are the settings that
 shape the computation (``PredictGraph.serves``): a pack with others is answered by the segments and torch.
 
-The model's own ``forward`` is traced, once for each set of modalities that a sample may have. Its backbones are
+The model's own ``forward`` is traced, once for each set of modalities (``subsets``). Its backbones are
 stand-ins that leave a node where a segment runs; ``spliced`` puts the exported segments there.
 """
 
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from mmcl_edge.adapters.encoder import LadderEncoder
 from mmcl_edge.adapters.inputs import ModalityInput
 from mmcl_edge.adapters.model import Model, build_model
-from mmcl_edge.bundle import AudioInput, BackboneEntry, PredictGraph
+from mmcl_edge.bundle import AudioInput, BackboneEntry, FramesInput, InputSpec, MotionInput, PredictGraph
 from mmcl_edge.config import AdapterConfig, HeadConfig
 from mmcl_edge.export.examples import raw_input
 from mmcl_edge.export.onnx_graph import clean, explained, name_axes, to_onnx, write_model
@@ -36,6 +36,7 @@ _DOMAIN = "mmcl_edge"
 _OUTPUTS = ("logits", "joint", "expert_index", "expert_weight")
 _VIEWS, _CLASSES, _DURATION_S = 2, 3, 1.0
 """Sizes of the traced example; all of them are free afterwards."""
+_EVERY_SET = 3
 
 
 class StandIn:
@@ -130,8 +131,13 @@ def write_predict_graphs(
 
 
 def subsets(names: Sequence[str]) -> list[tuple[str, ...]]:
-    """Every set of modalities that a sample may have, the fullest first."""
-    return [chosen for size in range(len(names), 0, -1) for chosen in combinations(names, size)]
+    """The sets of modalities that get a predict graph, the fullest first: every set of up to three modalities.
+
+    Of more, where sets grow to be many: all, all but one, and each alone; others are answered by the segments.
+    """
+    count = len(names)
+    sizes = range(count, 0, -1) if count <= _EVERY_SET else (count, count - 1, 1)
+    return [chosen for size in sizes for chosen in combinations(names, size)]
 
 
 def _write(
@@ -183,17 +189,33 @@ def _example(entries: Sequence[BackboneEntry]) -> tuple[list[Tensor], list[str],
     axes: list[DynamicAxes] = []
     generator = torch.Generator().manual_seed(0)
     for entry in entries:
-        sound = isinstance(entry.input, AudioInput)
-        stride = getattr(entry.input, "token_stride", None)
-        x = raw_input(entry.input, batch=1 if sound else _VIEWS, duration_s=_DURATION_S, generator=generator)
+        views = _VIEWS if isinstance(entry.input, FramesInput) else 1
+        x = raw_input(entry.input, batch=views, duration_s=_DURATION_S, generator=generator)
         values.append(x)
         names.append(entry.modality)
-        axes.append({1: f"{stride}*tokens"} if stride else {} if sound else {0: "views"})
-        if stride:
-            values.append(torch.ones(1, x.shape[1] // stride, dtype=torch.bool))
+        axes.append(_free_axes(entry.input))
+        tokens = _masked_tokens(entry.input, x)
+        if tokens is not None:
+            values.append(torch.ones(1, tokens, dtype=torch.bool))
             names.append(f"{entry.modality}_mask")
-            axes.append({1: "tokens"})
+            axes.append({1: "tokens"} if isinstance(entry.input, AudioInput) else {})
     return values, names, axes
+
+
+def _free_axes(spec: InputSpec) -> DynamicAxes:
+    """Axes of a raw input that vary from sample to sample."""
+    if isinstance(spec, FramesInput):
+        return {0: "views"}
+    stride = getattr(spec, "token_stride", None)
+    return {1: f"{stride}*tokens"} if stride else {}
+
+
+def _masked_tokens(spec: InputSpec, x: Tensor) -> int | None:
+    """Tokens of the mask that goes with raw input ``x``; ``None`` where every token counts."""
+    if isinstance(spec, MotionInput):
+        return spec.window_samples // spec.samples_per_token
+    stride = getattr(spec, "token_stride", None)
+    return x.shape[1] // stride if stride else None
 
 
 def _with_free_sizes(graph: onnx.ModelProto) -> onnx.ModelProto:

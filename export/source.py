@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import nn
 
-from mmcl_edge.bundle import AudioInput, FramesInput, WeightsOrigin
+from mmcl_edge.bundle import AudioInput, InputSpec, WeightsOrigin
 from mmcl_edge.export.plan import layer_ranges
 from mmcl_edge.types import FeatureSpec, PoolSpec
 
@@ -32,7 +32,7 @@ class SourceBackbone:
     """A frozen torch backbone before it is cut into segments.
 
     Attributes:
-        modality: ``audio`` or ``frames``.
+        modality: ``audio``, ``frames`` or ``motion``.
         name: what the manifest calls it.
         input: what the stem takes.
         stem: raw input to the first features.
@@ -45,7 +45,7 @@ class SourceBackbone:
 
     modality: str
     name: str
-    input: AudioInput | FramesInput
+    input: InputSpec
     stem: nn.Module
     layers: tuple[tuple[str, nn.Module], ...]
     output: nn.Module

@@ -6,29 +6,36 @@ from collections.abc import Callable
 
 from mmcl_edge.errors import ExportError
 from mmcl_edge.export.defaults import default_audio, default_frames
+from mmcl_edge.export.rocket import load_rocket
 from mmcl_edge.export.source import SourceBackbone
 from mmcl_edge.export.timm_models import load_timm
-from mmcl_edge.types import AUDIO, FRAMES
+from mmcl_edge.types import AUDIO, FRAMES, MOTION
 
 DEFAULT, NONE = "default", "none"
 _DEFAULTS: dict[str, Callable[[], SourceBackbone]] = {AUDIO: default_audio, FRAMES: default_frames}
 
 
-def load_sources(*, audio: str = DEFAULT, frames: str = DEFAULT, untrained: bool = False) -> tuple[SourceBackbone, ...]:
-    """The backbones named, sound first; ``none`` leaves a modality out.
+def load_sources(
+    *, audio: str = DEFAULT, frames: str = DEFAULT, motion: str = NONE, untrained: bool = False
+) -> tuple[SourceBackbone, ...]:
+    """The backbones named: sound, pictures, motion; ``none`` leaves a modality out.
 
     Raises:
         ExportError: nothing is left, or a name cannot be served.
         MissingExtraError: the package of a default's weights is not installed.
     """
-    named = {AUDIO: audio, FRAMES: frames}
+    named = {AUDIO: audio, FRAMES: frames, MOTION: motion}
     chosen = tuple(_load(modality, name, untrained) for modality, name in named.items() if name != NONE)
     if not chosen:
-        raise ExportError("Expected at least one backbone, but both --audio and --frames are 'none'; name one.")
+        raise ExportError(
+            "Expected at least one backbone, but --audio, --frames and --motion are all 'none'; name one."
+        )
     return chosen
 
 
 def _load(modality: str, name: str, untrained: bool) -> SourceBackbone:
+    if modality == MOTION:
+        return load_rocket(name)
     if name == DEFAULT:
         return _DEFAULTS[modality]()
     return load_timm(modality, name, untrained=untrained)

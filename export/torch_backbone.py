@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from mmcl_edge.export.examples import TRACE_BATCH, TRACE_DURATION_S, raw_input
 from mmcl_edge.export.plan import block_count
 from mmcl_edge.export.source import SourceBackbone
-from mmcl_edge.export.sources import DEFAULT, load_sources
+from mmcl_edge.export.sources import DEFAULT, NONE, load_sources
 from mmcl_edge.types import FeatureSpec, PoolSpec
 
 
@@ -50,7 +50,7 @@ class TorchBackbone(nn.Module):
         return len(self._segments)
 
     def stem(self, x: Tensor) -> Tensor:
-        """Waveform ``(B, samples)`` or pixels 0-255 ``(B, 3, H, W)`` to the first features."""
+        """Raw input (as ``Backbone.stem`` takes it) to the first features."""
         y: Tensor = self._stem(x)
         return y
 
@@ -66,7 +66,12 @@ class TorchBackbone(nn.Module):
 
 
 def torch_backbones(
-    *, audio: str = DEFAULT, frames: str = DEFAULT, blocks: int | None = None, untrained: bool = False
+    *,
+    audio: str = DEFAULT,
+    frames: str = DEFAULT,
+    motion: str = NONE,
+    blocks: int | None = None,
+    untrained: bool = False,
 ) -> dict[str, TorchBackbone]:
     """What ``export_bundle`` with the same arguments exports, in torch, by modality.
 
@@ -74,6 +79,6 @@ def torch_backbones(
         ExportError: a name cannot be served, or ``blocks`` does not fit.
         MissingExtraError: the package of a default's weights is not installed.
     """
-    sources = load_sources(audio=audio, frames=frames, untrained=untrained)
+    sources = load_sources(audio=audio, frames=frames, motion=motion, untrained=untrained)
     count = block_count((source.depth for source in sources), blocks)
     return {source.modality: TorchBackbone(source, count) for source in sources}

@@ -32,6 +32,7 @@ from pydantic import (
     SerializerFunctionWrapHandler,
     ValidationError,
     model_serializer,
+    model_validator,
 )
 
 from mmcl_edge.config import AdapterConfig, HeadConfig
@@ -152,6 +153,39 @@ class FramesInput(FrozenModel):
     keep_aspect: bool = True
 
 
+class MotionInput(FrozenModel):
+    """What the motion stem takes: sensor readings ``(B, channels, samples)`` float32; it normalises them itself.
+
+    Readings are resampled to ``rate_hz``. Longer ones are cut to the window in their middle, shorter ones padded at
+    the end with ``mean``, which is zero once normalised; a mask tells tokens that cover real readings.
+    """
+
+    kind: Literal["motion"] = "motion"
+    channels: int = Field(ge=1)
+    rate_hz: float = Field(gt=0)
+    window_s: float = Field(gt=0, description="The stem takes exactly so many seconds.")
+    mean: tuple[float, ...] = Field(description="Of each channel, in the sensor's unit.")
+    std: tuple[Annotated[float, Field(gt=0)], ...] = Field(description="Of each channel, in the sensor's unit.")
+    samples_per_token: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _fits(self) -> MotionInput:
+        if not len(self.mean) == len(self.std) == self.channels:
+            raise ValueError(f"mean and std should have {self.channels} numbers, one for each channel")
+        if self.window_samples == 0 or self.window_samples % self.samples_per_token:
+            raise ValueError(f"a window of {self.window_samples} samples is no whole number of tokens")
+        return self
+
+    @property
+    def window_samples(self) -> int:
+        """Samples of a window."""
+        return round(self.window_s * self.rate_hz)
+
+
+InputSpec = Annotated[AudioInput | FramesInput | MotionInput, Field(discriminator="kind")]
+"""What the stem of a modality takes."""
+
+
 class WeightsOrigin(FrozenModel):
     """Where a backbone's weights come from."""
 
@@ -161,6 +195,16 @@ class WeightsOrigin(FrozenModel):
     licence: str
     sha256: str | None = Field(None, description="Of the weights file, where there is one.")
     trained: bool = Field(description="False for random weights (export --untrained).")
+    random_by_design: bool = Field(
+        False,
+        description="Random weights that are the method itself (random kernels), not a stand-in for trained ones.",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_the_usual(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The flag is written only where it is set: bundles without such a backbone keep their digest."""
+        values: dict[str, Any] = handler(self)
+        return values if self.random_by_design else {k: v for k, v in values.items() if k != "random_by_design"}
 
 
 class BackboneEntry(FrozenModel):
@@ -168,7 +212,7 @@ class BackboneEntry(FrozenModel):
 
     modality: str = Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")
     name: str
-    input: Annotated[AudioInput | FramesInput, Field(discriminator="kind")]
+    input: InputSpec
     stem: FileEntry
     stem_parity: Parity
     front_end_parity: float | None = Field(
@@ -264,8 +308,8 @@ class BundleManifest(FrozenModel):
 
     @property
     def trained(self) -> bool:
-        """Whether every backbone carries trained weights."""
-        return all(entry.origin.trained for entry in self.backbones)
+        """Whether every backbone carries the weights it should: trained ones, or random ones by design."""
+        return all(entry.origin.trained or entry.origin.random_by_design for entry in self.backbones)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -273,7 +317,7 @@ class BundleManifest(FrozenModel):
         return tuple(entry.modality for entry in self.backbones)
 
     @property
-    def inputs(self) -> dict[str, AudioInput | FramesInput]:
+    def inputs(self) -> dict[str, InputSpec]:
         """What the stem of each modality takes."""
         return {entry.modality: entry.input for entry in self.backbones}
 

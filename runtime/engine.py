@@ -33,7 +33,7 @@ from mmcl_edge.runtime.segments import OnnxBackbone, open_backbones
 from mmcl_edge.runtime.sessions import SessionFactory
 from mmcl_edge.runtime.threads import ThreadPlan
 from mmcl_edge.runtime.workspace import ENGINES_NAME, home
-from mmcl_edge.types import SAMPLE_RATE_HZ, Prediction, Sample
+from mmcl_edge.types import MOTION_RATE_HZ, SAMPLE_RATE_HZ, Prediction, Sample
 
 MAX_BATCH = 16
 """Samples of one pass in ``predict_batch``: bounds its memory."""
@@ -156,7 +156,13 @@ class Runtime:
         return read.digest
 
     def predict(
-        self, audio: NDArray[Any] | None, frames: NDArray[Any] | None, *, sample_rate_hz: int = SAMPLE_RATE_HZ
+        self,
+        audio: NDArray[Any] | None,
+        frames: NDArray[Any] | None,
+        *,
+        sample_rate_hz: int = SAMPLE_RATE_HZ,
+        motion: NDArray[Any] | None = None,
+        motion_rate_hz: float = MOTION_RATE_HZ,
     ) -> Prediction:
         """Classify one sample.
 
@@ -164,12 +170,17 @@ class Runtime:
             audio: float32 in [-1, 1] or int16, ``(samples,)`` or ``(channels, samples)``, or ``None``.
             frames: uint8 RGB ``(H, W, 3)`` or ``(T, H, W, 3)``, or ``None``.
             sample_rate_hz: of ``audio``.
+            motion: sensor readings ``(samples, channels)`` in the unit that the bundle's backbone takes, or ``None``.
+            motion_rate_hz: of ``motion``.
 
         Raises:
-            InputError: the arrays are not of that kind, or both are ``None``.
+            InputError: the arrays are not of that kind, or all are ``None``.
         """
         loaded, started = self._current(), time.perf_counter()
-        item = self.preprocess(self.preprocess.sample(audio, frames, sample_rate_hz=sample_rate_hz))
+        sample = self.preprocess.sample(
+            audio, frames, sample_rate_hz=sample_rate_hz, motion=motion, motion_rate_hz=motion_rate_hz
+        )
+        item = self.preprocess(sample)
         preprocess_ms = 1e3 * (time.perf_counter() - started)
         return _answer(loaded, [item], preprocess_ms=preprocess_ms)[0]
 
@@ -196,7 +207,7 @@ class Runtime:
 
     def _checked(self, sample: Sample) -> Sample:
         try:
-            return self.preprocess.sample(sample.audio, sample.frames)
+            return self.preprocess.sample(sample.audio, sample.frames, motion=sample.motion)
         except InputError as error:
             raise InputError(f"{sample.source or 'a sample'}: {error}") from error
 

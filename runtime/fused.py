@@ -17,13 +17,13 @@ from __future__ import annotations
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
-from mmcl_edge.bundle import AudioInput, FileEntry, FramesInput
+from mmcl_edge.bundle import FileEntry, InputSpec
 from mmcl_edge.errors import BundleError, InputError, IntegrityError
 from mmcl_edge.fileio import read_json
 from mmcl_edge.packs import Pack, read_pack
@@ -32,7 +32,7 @@ from mmcl_edge.runtime.predict_graph import BoundModel
 from mmcl_edge.runtime.preprocess import Preprocessor
 from mmcl_edge.runtime.sessions import SessionFactory
 from mmcl_edge.runtime.threads import ThreadPlan
-from mmcl_edge.types import SAMPLE_RATE_HZ, FrozenModel, Prediction
+from mmcl_edge.types import MOTION_RATE_HZ, SAMPLE_RATE_HZ, FrozenModel, Prediction
 
 FUSED_NAME = "fused.json"
 MODEL_NAME = "model.onnx"
@@ -47,7 +47,7 @@ class FusedManifest(FrozenModel):
     family: str = Field(description="What its packs are bound to.")
     pack_digest: str
     model: FileEntry
-    inputs: dict[str, Annotated[AudioInput | FramesInput, Field(discriminator="kind")]] = Field(
+    inputs: dict[str, InputSpec] = Field(
         description="What the graph takes, by modality; a sample must have all of them."
     )
     sizes: dict[str, tuple[int, ...]] = Field(description="Shapes of the graph's outputs.")
@@ -100,7 +100,13 @@ class FusedRuntime:
         return self._voice.labels
 
     def predict(
-        self, audio: NDArray[Any] | None, frames: NDArray[Any] | None, *, sample_rate_hz: int = SAMPLE_RATE_HZ
+        self,
+        audio: NDArray[Any] | None,
+        frames: NDArray[Any] | None,
+        *,
+        sample_rate_hz: int = SAMPLE_RATE_HZ,
+        motion: NDArray[Any] | None = None,
+        motion_rate_hz: float = MOTION_RATE_HZ,
     ) -> Prediction:
         """Classify one sample that has every modality of the graph (arguments as ``Runtime.predict`` takes them).
 
@@ -111,7 +117,10 @@ class FusedRuntime:
         if bound is None:
             raise InputError("Expected an open runtime, but this one was closed; open another with FusedRuntime.open.")
         started = time.perf_counter()
-        item = self.preprocess(self.preprocess.sample(audio, frames, sample_rate_hz=sample_rate_hz))
+        sample = self.preprocess.sample(
+            audio, frames, sample_rate_hz=sample_rate_hz, motion=motion, motion_rate_hz=motion_rate_hz
+        )
+        item = self.preprocess(sample)
         if not bound.takes(item):
             raise InputError(
                 f"The fused graph takes {' and '.join(self.manifest.inputs)}, but the sample has {' and '.join(item)}; "

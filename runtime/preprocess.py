@@ -1,4 +1,4 @@
-"""Decoded samples to the tensors a bundle's stems take: pad sound, resize pictures. No model code here."""
+"""Decoded samples to the tensors a bundle's stems take: pad sound and motion, resize pictures. No model code here."""
 
 from __future__ import annotations
 
@@ -13,36 +13,45 @@ from torch import Tensor
 from torch.nn import functional
 
 from mmcl_edge.adapters.inputs import Item, ItemInput
-from mmcl_edge.bundle import AudioInput, FramesInput
+from mmcl_edge.bundle import AudioInput, FramesInput, InputSpec, MotionInput
 from mmcl_edge.data.arrays import as_frames, as_waveform
+from mmcl_edge.data.motion import as_motion, resample_motion
 from mmcl_edge.errors import InputError
-from mmcl_edge.types import SAMPLE_RATE_HZ, Sample
+from mmcl_edge.types import MOTION_RATE_HZ, SAMPLE_RATE_HZ, Sample
 
 
 class Preprocessor:
     """Turns arrays into a ``Sample`` and a ``Sample`` into an ``Item``, for backbones that take ``inputs``."""
 
-    def __init__(self, inputs: Mapping[str, AudioInput | FramesInput]) -> None:
+    def __init__(self, inputs: Mapping[str, InputSpec]) -> None:
         self.inputs = dict(inputs)
 
     def sample(
-        self, audio: NDArray[Any] | None, frames: NDArray[Any] | None, *, sample_rate_hz: int = SAMPLE_RATE_HZ
+        self,
+        audio: NDArray[Any] | None,
+        frames: NDArray[Any] | None,
+        *,
+        sample_rate_hz: int = SAMPLE_RATE_HZ,
+        motion: NDArray[Any] | None = None,
+        motion_rate_hz: float = MOTION_RATE_HZ,
     ) -> Sample:
         """Checked and converted input (``Runtime.predict`` says what the arguments are).
 
         Raises:
-            InputError: the arrays are not of that kind, or both are ``None``.
+            InputError: the arrays are not of that kind, or all are ``None``.
         """
-        if audio is None and frames is None:
-            raise InputError("Expected sound, frames or both, but both are None; give at least one.")
-        wave = pictures = None
+        if audio is None and frames is None and motion is None:
+            raise InputError("Expected sound, frames or motion, or several, but all are None; give at least one.")
+        wave = pictures = readings = None
         for spec in self.inputs.values():
             if isinstance(spec, AudioInput) and audio is not None:
                 shortest, longest = spec.min_duration_s, spec.max_duration_s
                 wave = as_waveform(audio, sample_rate_hz, min_duration_s=shortest, max_duration_s=longest)
             elif isinstance(spec, FramesInput) and frames is not None:
                 pictures = as_frames(frames)
-        return Sample(wave, pictures)
+            elif isinstance(spec, MotionInput) and motion is not None:
+                readings = as_motion(motion, motion_rate_hz)
+        return Sample(wave, pictures, motion=readings)
 
     def __call__(self, sample: Sample) -> Item:
         """Tensors by modality.
@@ -56,9 +65,11 @@ class Preprocessor:
                 item[modality] = prepare_audio(sample.audio, spec)
             elif isinstance(spec, FramesInput) and sample.frames is not None:
                 item[modality] = ItemInput(prepare_frames(sample.frames, spec))
+            elif isinstance(spec, MotionInput) and sample.motion is not None:
+                item[modality] = prepare_motion(sample.motion, spec)
         if not item:
             raise InputError(
-                f"Expected a sample with {' or '.join(self.inputs)}, but {sample.source or 'the input'} has neither; "
+                f"Expected a sample with {' or '.join(self.inputs)}, but {sample.source or 'the input'} has none; "
                 "give at least one modality that the bundle takes."
             )
         return item
@@ -104,3 +115,25 @@ def _resized(height: int, width: int, spec: FramesInput) -> tuple[int, int]:
         return spec.height, spec.width
     factor = max(spec.height / height, spec.width / width) / spec.crop_fraction
     return max(spec.height, round(height * factor)), max(spec.width, round(width * factor))
+
+
+def prepare_motion(motion: NDArray[np.float32], spec: MotionInput) -> ItemInput:
+    """Readings ``(samples, channels)`` at 50 Hz to ``(1, channels, window)`` at the spec's rate, and token counts.
+
+    Raises:
+        InputError: another number of channels than the bundle takes, or values that are not finite.
+    """
+    if motion.shape[1] != spec.channels:
+        raise InputError(
+            f"Expected motion of {spec.channels} channels, but it has {motion.shape[1]}; "
+            "give the channels that the bundle's backbone was made for, in its order."
+        )
+    if not np.isfinite(motion).all():
+        raise InputError("Expected motion of finite values, but it contains NaN or infinity; leave those rows out.")
+    readings = resample_motion(motion, MOTION_RATE_HZ, spec.rate_hz)
+    start = max(0, (len(readings) - spec.window_samples) // 2)
+    kept = torch.from_numpy(readings[start : start + spec.window_samples]).T  # (channels, samples)
+    values = torch.tensor(spec.mean)[:, None].repeat(1, spec.window_samples)
+    values[:, : kept.shape[1]] = kept
+    tokens = math.ceil(kept.shape[1] / spec.samples_per_token)
+    return ItemInput(values[None], tokens, total_tokens=spec.window_samples // spec.samples_per_token)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mmcl_edge.bundle import AudioInput, BackboneEntry, FramesInput
+from mmcl_edge.bundle import AudioInput, BackboneEntry, FramesInput, InputSpec, MotionInput
 from mmcl_edge.runtime.providers import Profile, Shape
 from mmcl_edge.types import FeatureSpec
 
@@ -12,16 +12,18 @@ _USUAL_DURATION_S = 5.0
 
 
 def stem_profile(entry: BackboneEntry) -> Profile:
-    """Of a stem: waveforms ``(B, samples)``, pixels ``(B, 3, H, W)``."""
+    """Of a stem: waveforms ``(B, samples)``, pixels ``(B, 3, H, W)``, motion ``(B, channels, samples)``."""
     spec = entry.input
     if isinstance(spec, FramesInput):
         return _batches((3, spec.height, spec.width))
+    if isinstance(spec, MotionInput):
+        return _batches((spec.channels, spec.window_samples))
     lengths = [round(duration_s * spec.sample_rate_hz) for duration_s in _durations(spec)]
     lengths = [spec.fixed_samples or length for length in lengths]
     return {"x": ((1, lengths[0]), (1, lengths[1]), (MAX_BATCH, lengths[2]))}
 
 
-def feature_profile(spec: FeatureSpec, source: AudioInput | FramesInput) -> Profile:
+def feature_profile(spec: FeatureSpec, source: InputSpec) -> Profile:
     """Of a segment: features of ``spec`` that come from input of ``source``."""
     if spec.kind == "map":
         return _batches((spec.dim, spec.height or 0, spec.width or 0))

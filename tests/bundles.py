@@ -19,12 +19,13 @@ from torch import nn
 from mmcl_edge.bundle import AudioInput, Bundle, WeightsOrigin
 from mmcl_edge.errors import StorageError
 from mmcl_edge.export.exporter import export_sources
+from mmcl_edge.export.rocket import SCALES, rocket
 from mmcl_edge.export.source import SourceBackbone
 from mmcl_edge.export.timm_models import load_timm
 from mmcl_edge.export.whisper import TOKEN_STRIDE, WhisperLayer, WhisperStem
 from mmcl_edge.types import AUDIO, FRAMES, PoolSpec
 
-Pair = Literal["cnn", "vit"]
+Pair = Literal["cnn", "vit", "trio"]
 VjpMode = Literal["recompute", "save"]
 RANDOM = WeightsOrigin(source="random weights", licence="none", trained=False)
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,17 +39,24 @@ def tiny_bundle(folder: Path, *, vjp: VjpMode = "recompute", pair: Pair = "cnn",
         vjp: as ``export_bundle`` takes it.
         pair: ``cnn``: a sound encoder of Whisper's make (tokens follow the clip's length) and an EfficientNet
             (maps), like the default pair. ``vit``: two ViTs with prefix tokens, the sound one of fixed length.
+            ``trio``: the first pair and random kernels for motion.
         blocks: B, 1 or 2.
     """
     shutil.copytree(_kept(vjp, pair, blocks), folder)
     return Bundle.open(folder)
 
 
-def tiny_sources(pair: Pair = "cnn") -> tuple[SourceBackbone, SourceBackbone]:
+def tiny_sources(pair: Pair = "cnn") -> tuple[SourceBackbone, ...]:
     """The torch backbones behind ``tiny_bundle``: weights are the same on every call."""
     if pair == "vit":
         return tiny_vit(AUDIO), tiny_vit(FRAMES)
-    return tiny_whisper(), load_timm(FRAMES, "test_efficientnet", untrained=True, image_size=64)
+    motion = (tiny_rocket(),) if pair == "trio" else ()
+    return tiny_whisper(), load_timm(FRAMES, "test_efficientnet", untrained=True, image_size=64), *motion
+
+
+def tiny_rocket() -> SourceBackbone:
+    """Random kernels for six channels, two seconds, width 16."""
+    return rocket(SCALES["g_dps"], name="tiny-rocket", window_s=2.0, kernels=2, depth=2)
 
 
 def tiny_vit(modality: str) -> SourceBackbone:

@@ -21,7 +21,8 @@ class ModalityInput:
     """One modality of a batch.
 
     Attributes:
-        values: stem input, ``(B*T, samples)`` for sound (T = 1), ``(B*T, 3, H, W)`` for frames.
+        values: stem input, ``(B*T, samples)`` for sound and ``(B*T, channels, samples)`` for motion (T = 1),
+            ``(B*T, 3, H, W)`` for frames.
         view_mask: ``(B, T)`` bool; a row without ``True`` means that the sample lacks the modality.
         token_mask: ``(B, N)`` bool, tokens that cover real sound; ``None`` where every token counts.
         whole: known without looking at the masks: every view and every token counts.
@@ -90,7 +91,7 @@ class ItemInput:
     """One modality of one sample, before it is padded into a batch.
 
     Attributes:
-        values: ``(1, samples)`` or ``(T, 3, H, W)``.
+        values: ``(1, samples)``, ``(1, channels, samples)`` or ``(T, 3, H, W)``.
         tokens: number of tokens that cover real sound, or ``None`` where every token counts.
         total_tokens: tokens of ``values`` in all (with ``tokens``).
     """

@@ -18,13 +18,20 @@ from mmcl_edge.errors import MissingExtraError
 if TYPE_CHECKING:
     from mmcl_edge.bundle import BackboneEntry, Bundle
 
-_NOT_WITH_FUSE = ("audio", "frames", "blocks", "vjp", "untrained")
+_NOT_WITH_FUSE = ("audio", "frames", "motion", "blocks", "vjp", "untrained")
 _NAMES = "default, none, a timm name, hf_hub:ID, local-dir:PATH or NAME@CHECKPOINT"
 
 
 @click.command()
 @click.option("--audio", default="default", show_default=True, metavar="NAME", help=f"Sound backbone: {_NAMES}.")
 @click.option("--frames", default="default", show_default=True, metavar="NAME", help="Picture backbone, likewise.")
+@click.option(
+    "--motion",
+    default="none",
+    show_default=True,
+    metavar="NAME",
+    help="Backbone for accelerometer and gyroscope: none, rocket (g and degrees a second) or rocket:uestc_mmea.",
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -62,6 +69,7 @@ _NAMES = "default, none, a timm name, hf_hub:ID, local-dir:PATH or NAME@CHECKPOI
 def command(
     audio: str,
     frames: str,
+    motion: str,
     out: Path | None,
     blocks: int | None,
     vjp: Literal["recompute", "save"],
@@ -72,7 +80,7 @@ def command(
     modalities: str | None,
     as_json: bool,
 ) -> None:
-    """Cut two backbones into ONNX segments with their gradients, check each against torch, write a bundle.
+    """Cut backbones into ONNX segments with their gradients, check each against torch, write a bundle.
 
     \b
     Examples:
@@ -80,6 +88,7 @@ def command(
       mmcl-edge export --frames mobilenetv3_small_100 --vjp save --out ./bundle
       mmcl-edge export --audio hf_hub:gaunernst/vit_base_patch16_1024_128.audiomae_as2m --blocks 4 --out ./bundle
       mmcl-edge export --audio none --frames vit_tiny_patch16_224@weights.safetensors --out ./bundle
+      mmcl-edge export --motion rocket --out ./bundle
       mmcl-edge export --fuse ./pack --bundle ./bundle --out ./fused
     """  # noqa: D301
     if fuse is not None:
@@ -97,6 +106,7 @@ def command(
             target,
             audio=audio,
             frames=frames,
+            motion=motion,
             blocks=blocks,
             vjp=vjp,
             untrained=untrained,

@@ -68,15 +68,16 @@ def command(
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Say what sounds (wav flac ogg mp3), pictures (jpg png webp) and videos (mp4 mkv webm) show.
+    """Say what sounds (wav flac ogg mp3), pictures (jpg png webp), videos (mp4 mkv webm) and motion (csv) show.
 
-    A sound and a picture of one name in one folder are one sample. Long files are answered window by window.
+    A sound, a picture and motion of one name in one folder are one sample. Long files are answered window by window.
 
     \b
     Examples:
       mmcl-edge predict clip.mp4
       mmcl-edge predict bark.wav bark.jpg --top 5
       mmcl-edge predict hour.flac --window-s 5 --hop-s 2.5 --json
+      mmcl-edge predict walk.mp4 walk.csv
       mmcl-edge predict bark.wav --coverage 0.9
       mmcl-edge predict bark.wav --bundle ./bundle --pack ./pack
     """  # noqa: D301
@@ -152,19 +153,23 @@ def _windows(item: MediaItem, *, window_s: float, hop_s: float) -> Iterator[Any]
     from dataclasses import replace
 
     from mmcl_edge.data.arrays import MIN_DURATION_S
-    from mmcl_edge.data.media import load_picture, load_sample
+    from mmcl_edge.data.media import load_motion, load_picture, load_sample
     from mmcl_edge.data.pictures import SHORT_SIDE_PX
-    from mmcl_edge.data.windows import stream_windows
+    from mmcl_edge.data.windows import motion_between, stream_windows, windows
 
     timed = item.audio or item.video
     if timed is None:
-        yield None, None, load_sample(item)
+        sample = load_sample(item)
+        cut = [(None, None, sample)] if sample.motion is None else windows(sample, window_s=window_s, hop_s=hop_s)
+        yield from cut
         return
     picture = None if item.picture is None else load_picture(item.picture, short_side_px=SHORT_SIDE_PX)
+    motion = None if item.motion is None else load_motion(item.motion)
     end_s = None
     for start_s, end_s, sample in stream_windows(timed, window_s=window_s, hop_s=hop_s):
         frames = sample.frames if picture is None else picture
-        yield start_s, end_s, replace(sample, frames=frames, source=item.source)
+        moved = None if motion is None else motion_between(motion, start_s, end_s)
+        yield start_s, end_s, replace(sample, frames=frames, motion=moved, source=item.source)
     if end_s is None:
         raise MediaError(
             f"{click.format_filename(timed)} should hold at least {MIN_DURATION_S:g} s of sound, but holds less; "

@@ -146,6 +146,11 @@ def test_every_set_of_modalities_has_its_graph(tiny: TinyBundle):
     assert found == [(placement, chosen) for placement in ("inline", "ladder") for chosen in subsets(names)]
 
 
+def test_many_modalities_have_the_sets_that_are_usual_alone():
+    assert len(subsets("abc")) == 7
+    assert ["".join(one) for one in subsets("abcd")] == ["abcd", "abc", "abd", "acd", "bcd", "a", "b", "c", "d"]
+
+
 def test_the_file_holds_no_weights_of_its_own(tiny: TinyBundle):
     bundle = tiny()
     for graph in bundle.manifest.predict:

@@ -119,7 +119,7 @@ def test_modalities_may_be_missing(runtime: Runtime, given):
 NAN = WAVE.copy()
 NAN[7] = np.nan
 REFUSED = {
-    "nothing": (None, None, "both are None"),
+    "nothing": (None, None, "all are None"),
     "integers": (np.zeros(16_000, np.int32), None, "float32, float64 or int16"),
     "rank 3": (np.zeros((1, 1, 16_000), np.float32), None, "shape"),
     "empty": (np.zeros(0, np.float32), None, "empty"),

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from mmcl_edge.bundle import AudioInput, FramesInput
+from mmcl_edge.bundle import AudioInput, FramesInput, MotionInput
 from mmcl_edge.errors import InputError
-from mmcl_edge.runtime.preprocess import prepare_audio, prepare_frames
+from mmcl_edge.runtime.preprocess import Preprocessor, prepare_audio, prepare_frames, prepare_motion
+from mmcl_edge.types import Sample
+from tests.motion import swing
 
 SOUND = AudioInput(max_duration_s=30.0, token_stride=320)
 FIXED = AudioInput(max_duration_s=30.0, fixed_samples=32_000)
@@ -76,3 +78,54 @@ def test_colours_keep_their_order():
     frames = np.zeros((1, 40, 40, 3), np.uint8) + np.array([10, 100, 200], np.uint8)
     out = prepare_frames(frames, FramesInput(height=24, width=24))
     assert [round(float(channel.mean())) for channel in out[0]] == [10, 100, 200]
+
+
+MOTION = MotionInput(
+    channels=6, rate_hz=50, window_s=2.0, mean=(1.0, 2.0, 3.0, 4.0, 5.0, 6.0), std=(1.0,) * 6, samples_per_token=5
+)
+
+
+@pytest.mark.parametrize(("samples", "tokens"), [(5, 1), (7, 2), (99, 20), (100, 20)])
+def test_short_motion_is_padded_with_its_mean_and_its_tokens_counted(samples: int, tokens: int):
+    item = prepare_motion(swing(2.0)[:samples], MOTION)
+    assert item.values.shape == (1, 6, 100)
+    assert torch.equal(item.values[0, :, :samples], torch.from_numpy(swing(2.0)[:samples]).T)
+    assert torch.equal(item.values[0, :, samples:], torch.tensor(MOTION.mean)[:, None].expand(6, 100 - samples))
+    assert (item.tokens, item.total_tokens) == (tokens, 20)
+
+
+def test_long_motion_is_cut_to_its_middle():
+    item = prepare_motion(swing(6.0), MOTION)
+    assert torch.equal(item.values[0], torch.from_numpy(swing(6.0)[100:200]).T)
+    assert (item.tokens, item.total_tokens) == (20, 20)
+
+
+def test_motion_comes_at_the_rate_of_the_backbone():
+    item = prepare_motion(swing(4.0), MOTION.model_copy(update={"rate_hz": 25.0, "window_s": 4.0}))
+    assert np.abs(item.values[0].T.numpy() - swing(4.0, rate_hz=25)).max() < 0.1
+    assert (item.tokens, item.total_tokens) == (20, 20)
+
+
+@pytest.mark.parametrize(
+    ("motion", "words"),
+    [(swing(1.0)[:, :3], "6 channels, but it has 3"), (np.full((50, 6), np.nan, np.float32), "NaN or infinity")],
+    ids=["channels", "not finite"],
+)
+def test_motion_of_another_sensor_is_refused(motion: np.ndarray, words: str):
+    with pytest.raises(InputError, match=words):
+        prepare_motion(motion, MOTION)
+
+
+def test_motion_is_taken_by_a_bundle_with_a_backbone_for_it_alone():
+    with_motion, without = Preprocessor({"motion": MOTION}), Preprocessor({"audio": SOUND})
+    assert len(with_motion.sample(None, None, motion=swing(1.0, rate_hz=100), motion_rate_hz=100).motion) == 50
+    assert without.sample(np.zeros(16_000, np.float32), None, motion=swing(1.0)).motion is None
+    assert list(with_motion(Sample(None, None, motion=swing(1.0)))) == ["motion"]
+    with pytest.raises(InputError, match="Expected a sample with audio, but walk has none"):
+        without(Sample(None, None, source="walk", motion=swing(1.0)))
+
+
+@pytest.mark.parametrize("change", [{"mean": (0.0,)}, {"std": (1.0,) * 5 + (0.0,)}, {"samples_per_token": 7}], ids=str)
+def test_a_spec_of_motion_that_does_not_fit_itself_is_refused(change: dict[str, object]):
+    with pytest.raises(ValueError, match=r"should have|greater than|whole number of tokens"):
+        MotionInput.model_validate(MOTION.model_dump() | change)
