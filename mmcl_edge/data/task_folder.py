@@ -181,7 +181,7 @@ def _check_counts(items: Sequence[MediaItem | Sample], classes: Iterable[str], m
         if counts[label] < min_samples:
             raise TaskDataError(
                 f"The class {label!r} needs at least {min_samples} samples, but has {counts[label]} in {where}; "
-                "add sounds, pictures or videos to its folder, or remove the folder."
+                "add samples to its folder, or remove the folder."
             )
 
 
