@@ -211,3 +211,8 @@ def test_another_one_goes_on_from_the_state():
 def test_a_bundle_without_pictures_is_refused():
     with pytest.raises(InputError, match="needs backbones"):
         AvEncoder({AUDIO: backbones()[AUDIO]}, grid=4)
+
+
+def test_a_sample_without_sound_and_pictures_is_refused():
+    with pytest.raises(InputError, match="has neither"):
+        AvEncoder(backbones(), grid=4).prepare([{}])

@@ -50,13 +50,19 @@ class AvEncoder(nn.Module):
         self.keeps = f"av-cil, grid {grid}"
 
     def prepare(self, items: Sequence[Item]) -> list[Kept]:
-        """``audio.output (D_a,)`` and ``frames.tokens (T, N, D_v)`` of each sample."""
+        """``audio.output (D_a,)`` and ``frames.tokens (T, N, D_v)`` of each sample.
+
+        Raises:
+            InputError: a sample has neither.
+        """
         with torch.no_grad():
             return [self._keep(item) for item in items]
 
     def _keep(self, item: Item) -> Kept:
-        inputs = collate([{name: one for name, one in item.items() if name in self.backbones}])
-        kept = {}
+        own = {name: one for name, one in item.items() if name in self.backbones}
+        if not own:
+            raise InputError("AV-CIL needs sound or pictures of every sample, but one has neither; leave it out.")
+        inputs, kept = collate([own]), {}
         if AUDIO in inputs:
             x = _through(self.backbones[AUDIO], inputs[AUDIO])
             kept[f"{AUDIO}.output"] = normal(pool_output(self.backbones[AUDIO], x, inputs[AUDIO])[0])

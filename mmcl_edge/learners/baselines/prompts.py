@@ -8,7 +8,7 @@ prefix of its keys and values (DualPrompt, CODA-Prompt), and stays in the sequen
 Only backbones whose number of tokens is free get prompts; the others give frozen features. Optimiser and schedule are
 the host's. So is the head, by cosine: over masked classes a linear one, as published, loses the balance between
 experiences (validation folds of av21's training pairs, frozen features, two folds: 0.71 and 0.77 against 0.46 and
-0.40). What remains as published stands at ``LAYERS``, at ``LOOP`` and in ``prompt_pools``.
+0.40). What remains as published stands below (layers, loop, pull) and in ``prompt_pools``.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ GENERAL_LAYERS, EXPERT_LAYERS = (0, 1), (2, 3, 4)
 CODA_LAYERS = (0, 1, 2, 3, 4)
 """Where the papers' prompts enter; of a shorter backbone, the layers that it has."""
 LOOP = {"train.learning_rate": 1.875e-3, "train.epochs": 5, "train.min_steps": 0}
-"""L2P's learning rate and epochs as in the PILOT toolbox, for the whole family."""
+"""L2P's learning rate and epochs in the PILOT toolbox, for the whole family (there DualPrompt's and CODA-Prompt's rate
+is 1e-3, and CODA-Prompt has 20 epochs)."""
 PULL = 0.1
 """Weight of the keys' attraction to the queries they serve (L2P, DualPrompt)."""
 OWN = "encoder."
@@ -77,7 +78,7 @@ class PromptLearner(TrainedLearner):
         self._queries = torch.zeros(0, width)
 
     def start(self, run: ExperienceRun) -> None:
-        """Collect the queries, which never change."""
+        """Collect the queries, which never change (keys learn from whole ones, whatever a batch hides)."""
         encoder = self.encoder
         self._queries = torch.cat([encoder.query(encoder.collate([one])) for one in run.prepared])
 
