@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from mmcl_edge.adapters.model import build_model
 from mmcl_edge.config import AdapterConfig, FeaturePrecision, HeadConfig
 from mmcl_edge.learners.feature_precision import decode, encode
-from mmcl_edge.learners.features import FeatureCache, FeatureStore, MemoryFeatures, PreparedSamples
+from mmcl_edge.learners.features import FeatureCache, FeatureStore, MemoryFeatures, PreparedSamples, _digest
 from mmcl_edge.learners.randomness import generator_for
 from mmcl_edge.learners.shelf import Shelf
 from mmcl_edge.runtime.feature_store import DiskFeatures
+from mmcl_edge.types import Sample
 from tests.fakes import backbones, preprocess
 from tests.learning import samples
 
@@ -159,3 +163,12 @@ def test_the_frozen_part_runs_once_a_sample(monkeypatch: pytest.MonkeyPatch):
         for _ in range(3):
             assert len(list(prepared)) == len(SAMPLES)
     assert len(calls) == len(SAMPLES)
+
+
+def test_motion_names_a_sample_and_its_absence_changes_no_name():
+    bare = Sample(np.zeros(4, np.float32), None)
+    walk, run = (replace(bare, motion=np.full((5, 6), value, np.float32)) for value in (1, 2))
+    assert len({_digest(one) for one in (bare, walk, run)}) == 3
+    assert _digest(walk) == _digest(replace(walk, label="walk", source="elsewhere"))
+    parts = [repr(("<f4", (4,))).encode(), bytes(16), repr(None).encode()]  # as before there was motion
+    assert _digest(bare) == hashlib.sha256(b"".join(parts)).digest()
