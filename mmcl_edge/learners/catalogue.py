@@ -125,9 +125,16 @@ LEARNERS: dict[str, Entry] = {
     "er": Entry(trained(ErLearner), "Replay of a reservoir (Chaudhry et al., 2019)."),
     "der": Entry(trained(DerLearner), "Replay of exemplars' own logits (Buzzega et al., NeurIPS 2020)."),
     "der++": Entry(trained(DerPlusPlusLearner), "DER and replay of labels (Buzzega et al., NeurIPS 2020)."),
-    "ewc": Entry(trained(EwcLearner), "A quadratic hold on each experience's weights (Kirkpatrick et al., PNAS 2017)."),
-    "ewc-online": Entry(trained(EwcLearner, online=True), "EWC with one pair of tensors (Schwarz et al., ICML 2018)."),
-    "lwf": Entry(trained(LwfLearner), "Distillation on the new samples (Li and Hoiem, TPAMI 2018)."),
+    "ewc": Entry(
+        trained(EwcLearner, weight=1e5),
+        "A quadratic hold on each experience's weights (Kirkpatrick et al., PNAS 2017).",
+    ),
+    "ewc-online": Entry(
+        trained(EwcLearner, weight=1e5, online=True), "EWC with one pair of tensors (Schwarz et al., ICML 2018)."
+    ),
+    "lwf": Entry(
+        trained(LwfLearner, alpha=5.0, own_classes=True), "Distillation on the new samples (Li and Hoiem, TPAMI 2018)."
+    ),
     "icarl": Entry(trained(IcarlLearner), "Herded exemplars, sigmoids, nearest mean (Rebuffi et al., CVPR 2017)."),
     "cope": Entry(trained(CopeLearner), "Slow prototypes and their proxies (De Lange and Tuytelaars, ICCV 2021)."),
     "a-gem": Entry(trained(AGemLearner), "Gradients that exemplars do not oppose (Chaudhry et al., ICLR 2019)."),

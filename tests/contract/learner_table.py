@@ -67,7 +67,7 @@ CATALOGUE: dict[str, Promise] = {
     "der++": Promise(),
     "ewc": Promise(remembers=False, memory="grows"),
     "ewc-online": Promise(remembers=False, memory="model"),
-    "lwf": Promise(remembers=False),
+    "lwf": Promise(remembers=False, apart=True),
     "icarl": Promise(balanced=True),
     "cope": Promise(balanced=True),
     "a-gem": Promise(remembers=False, balanced=True),
