@@ -5,6 +5,9 @@ AdamW on the same frozen features of av21, class-incremental, three classes at a
 catalogue, the other through Avalanche's own strategies (``avalanche_peer.py``, in an environment of its own). One JSON
 line a learner; all are written to ``check_avalanche.json``.
 
+Found with avalanche-lib 0.6.0 and torch 2.14: all eight agree, er over eight seeds, the others over three. EWC, LwF and
+A-GEM stay where fine-tuning is on both sides, so that they are checked in their forgetting alone.
+
 Known differences: Avalanche's DER replays one batch for both terms and balances classes, ours draws two and keeps a
 reservoir; its A-GEM keeps as many samples of each experience, ours of each class; its distillation takes no
 factor T squared (its weight is multiplied by it here), and its head of LwF holds classes that are to come.
