@@ -24,7 +24,7 @@ from mmcl_edge.adapters.encoder import LadderEncoder
 from mmcl_edge.adapters.inputs import ModalityInput
 from mmcl_edge.adapters.model import Model, build_model
 from mmcl_edge.bundle import AudioInput, BackboneEntry, FramesInput, InputSpec, MotionInput, PredictGraph
-from mmcl_edge.config import AdapterConfig, HeadConfig
+from mmcl_edge.config import AdapterConfig, HeadConfig, MethodConfig
 from mmcl_edge.export.examples import raw_input
 from mmcl_edge.export.onnx_graph import clean, explained, name_axes, to_onnx, write_model
 from mmcl_edge.export.vjp import DynamicAxes
@@ -122,7 +122,7 @@ def write_predict_graphs(
         ExportError: the adapters cannot be traced.
     """
     if methods is None:
-        methods = [(AdapterConfig(placement=placement), HeadConfig()) for placement in ("inline", "ladder")]
+        methods = [(AdapterConfig(placement=placement), MethodConfig().head) for placement in ("inline", "ladder")]
     return tuple(
         _write(folder, backbones, modalities, adapter, head)
         for adapter, head in methods

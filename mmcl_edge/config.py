@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from mmcl_edge.types import FrozenModel
 
 FeaturePrecision = Literal["fp32", "fp16", "int8"]
+Voters = Literal["joint", "all"]
 
 
 class AdapterConfig(FrozenModel):
@@ -72,6 +73,12 @@ class HeadConfig(FrozenModel):
         "cosine", description="Growing head; cosine is the safer one with new classes [I]."
     )
     cosine_scale: float = Field(16.0, gt=0, description="Initial logit scale of the cosine head (trained) [I].")
+    voters: Voters = Field(
+        "joint",
+        description="Which representations the head reads: the joint one [paper], or each modality's too, the mean "
+        "vote deciding [I: beyond the paper; 7 points with all and 8 with 5 pairs a class on av21's validation folds]. "
+        "Packs made before there was a choice are 'joint', so that is what a missing field means.",
+    )
     modality_dropout: float = Field(
         0.15,
         ge=0,
@@ -139,7 +146,7 @@ class MethodConfig(FrozenModel):
     """Everything that shapes a learner. Stored in each pack's ``adapter_config.json``."""
 
     adapter: AdapterConfig = AdapterConfig()
-    head: HeadConfig = HeadConfig()
+    head: HeadConfig = HeadConfig(voters="all")
     loss: LossConfig = LossConfig()
     replay: ReplayConfig = ReplayConfig()
     train: TrainConfig = TrainConfig()

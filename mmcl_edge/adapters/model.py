@@ -15,7 +15,7 @@ from mmcl_edge.adapters.experts import ExpertInfo
 from mmcl_edge.adapters.fusion import Fusion
 from mmcl_edge.adapters.heads import GrowingHead
 from mmcl_edge.adapters.router import Gate
-from mmcl_edge.config import AdapterConfig, HeadConfig
+from mmcl_edge.config import AdapterConfig, HeadConfig, Voters
 from mmcl_edge.errors import PackError
 from mmcl_edge.types import Backbone
 
@@ -25,11 +25,13 @@ class ModelOutput:
     """What a forward pass gives.
 
     Attributes:
-        logits: ``(B, C)``.
+        logits: ``(B, C)``, the mean of ``votes``.
         joint: joint representation ``(B, J)``.
         z: modality representation by name, ``(B, J)``.
         present: modality to ``(B,)`` bool.
         gates: one per block.
+        votes: logits ``(B, C)`` of the joint representation (``joint``) and, where every modality votes, of each; a
+            modality's count where it is present.
     """
 
     logits: Tensor
@@ -37,16 +39,25 @@ class ModelOutput:
     z: dict[str, Tensor]
     present: dict[str, Tensor]
     gates: tuple[Gate, ...]
+    votes: dict[str, Tensor]
+
+
+JOINT = "joint"
+"""The joint representation's vote."""
 
 
 class Model(nn.Module):
     """Encoder, fusion and growing head. Backbones are not submodules: they hold no trainable tensor.
 
+    With ``voters`` ``all`` the head reads every modality's representation beside the joint one, and the logits are the
+    mean over those present. Alignment has brought them into one space, so one head serves all.
+
     ``fusion`` is a ``Fusion``, or another module with its call: features and presence to ``z`` and the joint.
     """
 
-    def __init__(self, encoder: Encoder, fusion: nn.Module, head: GrowingHead) -> None:
+    def __init__(self, encoder: Encoder, fusion: nn.Module, head: GrowingHead, *, voters: Voters = "joint") -> None:
         super().__init__()
+        self.voters = voters
         self.encoder = encoder
         self.fusion = fusion
         self.head = head
@@ -60,11 +71,25 @@ class Model(nn.Module):
         """Encode, fuse and classify a batch of the encoder's kind; a generator turns training noise on."""
         encoding = self.encoder(batch, generator)
         z, joint = self.fusion(encoding.pooled, encoding.present)
-        return ModelOutput(self.head(joint), joint, z, encoding.present, encoding.gates)
+        votes = {JOINT: self.head(joint)}
+        if self.voters == "all":
+            votes |= {name: self.head(value) for name, value in z.items()}
+        return ModelOutput(_mean_vote(votes, encoding.present), joint, z, encoding.present, encoding.gates, votes)
 
     def experts(self) -> list[ExpertInfo]:
         """Every expert's identity, block by block."""
         return [info for block in self.blocks for info in block.bank.infos]
+
+
+def _mean_vote(votes: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> Tensor:
+    """Mean over the joint vote and those of the modalities that a sample has: ``(B, C)``."""
+    total, count = votes[JOINT], torch.ones(len(votes[JOINT]), 1, device=votes[JOINT].device)
+    if len(votes) == 1:
+        return total
+    for name in (name for name in votes if name != JOINT):
+        here = present[name][:, None].to(total.dtype)
+        total, count = total + here * votes[name], count + here
+    return total / count
 
 
 def build_model(
@@ -84,7 +109,8 @@ def build_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0 if generator is None else int(torch.randint(2**31, (), generator=generator)))
         fusion = Fusion(encoder.pooled_dims, joint_dim=head.joint_dim, hidden=head.fusion_hidden)
-    model = Model(encoder, fusion, GrowingHead(head.joint_dim, kind=head.classifier, scale=head.cosine_scale))
+    own = GrowingHead(head.joint_dim, kind=head.classifier, scale=head.cosine_scale)
+    model = Model(encoder, fusion, own, voters=head.voters)
     if generator is not None:
         for block in model.blocks:
             block.grow(adapter.experts, generator, zero_gate=False)

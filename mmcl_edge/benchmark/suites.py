@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from mmcl_edge.config import AdapterConfig, MethodConfig, ReplayConfig
+from mmcl_edge.config import AdapterConfig, HeadConfig, MethodConfig, ReplayConfig
 from mmcl_edge.data.conditions import CONDITIONS
 from mmcl_edge.errors import InputError
 from mmcl_edge.types import FrozenModel
@@ -16,6 +16,7 @@ BUDGET_BYTES = 16 << 20
 
 BENCH_METHOD = MethodConfig(
     adapter=AdapterConfig(placement="ladder"),
+    head=HeadConfig(),
     replay=ReplayConfig(exemplars=100_000, budget_bytes=BUDGET_BYTES),
 )
 """The common host: the ladder, whose frozen features are worked out once for all learners; bytes bound the replay."""
@@ -67,8 +68,9 @@ PROMPTS = ("l2p", "dual-prompt", "coda-prompt")
 OURS = ("mmcl", "mmcl-analytic", "analytic-joint")
 ABLATIONS = (
     "mmcl-no-alignment", "mmcl-direct-alignment", "mmcl-no-preservation", "mmcl-no-distillation", "mmcl-no-sqrt",
-    "mmcl-no-freezing", "mmcl-specific", "mmcl-dense", "mmcl-tokens", "mmcl-memory-0", "mmcl-memory-half",
-    "mmcl-memory-double", "analytic-fused", "analytic-both", "analytic-means",
+    "mmcl-no-balance", "mmcl-no-freezing", "mmcl-joint-vote", "er-votes", "mmcl-specific", "mmcl-dense", "mmcl-tokens",
+    "mmcl-memory-0", "mmcl-memory-half", "mmcl-memory-double", "analytic-fused", "analytic-both", "analytic-means",
+    "analytic-adapted",
 )  # fmt: skip
 _EVERY = tuple(CONDITIONS)
 _MISSING = ("audio_only", "frames_only")

@@ -68,15 +68,23 @@ def trained(kind: Callable[..., TrainedLearner], **settings: Any) -> Callable[[H
 
 def ablation(about: str, **changes: Any) -> Entry:
     """The method with fields of its configuration changed: ``loss__align_weight=0.0``."""
-    return Entry(
-        trained(MmclLearner), about, "ablation", {name.replace("__", "."): value for name, value in changes.items()}
-    )
+    fields = {name.replace("__", "."): value for name, value in changes.items()}
+    return Entry(trained(MmclLearner), about, "ablation", {"head.voters": "all"} | fields)
 
 
 HALF_BYTES = 8 << 20
 
 LEARNERS: dict[str, Entry] = {
-    "mmcl": Entry(trained(MmclLearner), "The method of paper 1, reconstructed.", "method"),
+    "mmcl": Entry(
+        trained(MmclLearner),
+        "The method of paper 1, reconstructed; every modality votes.",
+        "method",
+        {"head.voters": "all"},
+    ),
+    "mmcl-joint-vote": Entry(
+        trained(MmclLearner), "Only the joint representation is classified, as in the paper.", "ablation"
+    ),
+    "er-votes": Entry(trained(ErLearner), "ER with every modality voting.", "ablation", {"head.voters": "all"}),
     "mmcl-analytic": Entry(
         AnalyticLearner, "Closed-form heads, one a modality, on moments of every frozen block (ours).", "method"
     ),
@@ -99,7 +107,10 @@ LEARNERS: dict[str, Entry] = {
     "mmcl-specific": ablation("Modality-specific adapters: no attention across.", adapter__attention="none"),
     "mmcl-tokens": ablation("Attention token to token instead of latents.", adapter__attention="tokens"),
     "mmcl-dense": ablation(
-        "All experts serve every sample; none is frozen.", adapter__active_experts=8, adapter__freeze_experts=False
+        "All experts serve every sample; none is frozen.",
+        adapter__experts=8,
+        adapter__active_experts=8,
+        adapter__freeze_experts=False,
     ),
     "mmcl-memory-0": ablation("No exemplars.", replay__budget_bytes=0),
     "mmcl-memory-half": ablation("Half the bytes.", replay__budget_bytes=HALF_BYTES),

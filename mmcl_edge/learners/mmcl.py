@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mmcl_edge.adapters.model import ModelOutput
+from mmcl_edge.adapters.model import JOINT, ModelOutput
 from mmcl_edge.config import LossConfig
 from mmcl_edge.learners.experience_run import ExperienceRun
 from mmcl_edge.learners.teacher import Teacher
@@ -25,7 +25,9 @@ class MmclLearner(TrainedLearner):
     def losses(self, run: ExperienceRun, output: ModelOutput, index: Tensor) -> dict[str, Tensor]:
         """The weighted terms of the total loss, by name (METHODS 1.5); terms of weight 0 are left out."""
         config = self.config.loss
-        terms = {"classification": run.classification(output.logits, index, log_prior=run.log_prior)}
+        terms = {"classification": run.classification(output.votes[JOINT], index, log_prior=run.log_prior)}
+        if len(output.votes) > 1:
+            terms["votes"] = _votes(run, output, index)
         if config.align_weight:
             terms["alignment"] = config.align_weight * _alignment(config, output)
         if run.teacher is not None:
@@ -44,6 +46,16 @@ class MmclLearner(TrainedLearner):
         if self.config.adapter.freeze_experts:
             for block in self.model.blocks:
                 block.freeze_used(run.experience.name)
+
+
+def _votes(run: ExperienceRun, output: ModelOutput, index: Tensor) -> Tensor:
+    """Sum over modalities of the cross-entropy of their own votes, each over the samples that have it."""
+    terms = [output.joint.sum() * 0.0]
+    for name, logits in output.votes.items():
+        here = output.present.get(name)
+        if here is not None and bool(here.any()):
+            terms.append(run.classification(logits[here], index[here], log_prior=run.log_prior))
+    return torch.stack(terms).sum()
 
 
 def _alignment(config: LossConfig, output: ModelOutput) -> Tensor:

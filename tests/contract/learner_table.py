@@ -51,8 +51,36 @@ class Spec:
     reopened: Callable[[MmclLearner, Path], MmclLearner] | None = None
 
 
+METHOD = Promise(balanced=True, freezes=True)
+ANALYTIC = Promise(epochs=False, seeded=False)
 CATALOGUE: dict[str, Promise] = {
-    "mmcl": Promise(balanced=True, freezes=True),
+    "mmcl": METHOD,
+    **dict.fromkeys(
+        (
+            "mmcl-joint-vote",
+            "mmcl-no-alignment",
+            "mmcl-direct-alignment",
+            "mmcl-no-preservation",
+            "mmcl-no-distillation",
+            "mmcl-no-sqrt",
+            "mmcl-no-balance",
+            "mmcl-specific",
+            "mmcl-tokens",
+        ),
+        METHOD,
+    ),
+    "mmcl-no-freezing": replace(METHOD, freezes=False),
+    "mmcl-dense": replace(METHOD, freezes=False),
+    "mmcl-memory-0": replace(METHOD, remembers=False, apart=True, balanced=False),
+    "mmcl-memory-half": METHOD,
+    "mmcl-memory-double": METHOD,
+    "er-votes": Promise(),
+    "mmcl-analytic": ANALYTIC,
+    "analytic-joint": replace(ANALYTIC, memory="grows"),
+    "analytic-adapted": replace(ANALYTIC, seeded=True),
+    "analytic-fused": ANALYTIC,
+    "analytic-both": ANALYTIC,
+    "analytic-means": ANALYTIC,
     "av-cil": Promise(remembers=False, balanced=True),
     "l2p": Promise(remembers=False, apart=True),
     "dual-prompt": Promise(remembers=False, apart=True),
@@ -100,7 +128,7 @@ def reopened(learner: MmclLearner, folder: Path) -> MmclLearner:
     )
 
 
-def variant(name: str, promise: Promise = CATALOGUE["mmcl"], **adapter: object) -> Spec:
+def variant(name: str, promise: Promise = METHOD, **adapter: object) -> Spec:
     """The method in one of its variants."""
     return Spec(name, from_catalogue("mmcl", **adapter), promise, reopened)
 
@@ -109,7 +137,7 @@ VARIANTS = (
     variant("mmcl inline", placement="inline"),
     variant("mmcl inline, token attention", placement="inline", attention="tokens"),
     variant("mmcl ladder"),
-    variant("mmcl without freezing", replace(CATALOGUE["mmcl"], freezes=False), freeze_experts=False),
+    variant("mmcl without freezing", replace(METHOD, freezes=False), freeze_experts=False),
 )
 
 SPECS = {

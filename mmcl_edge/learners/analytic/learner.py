@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mmcl_edge.adapters.model import ModelOutput
+from mmcl_edge.config import MethodConfig
 from mmcl_edge.errors import InputError
 from mmcl_edge.learners.analytic.evidence import Evidence, with_constant
 from mmcl_edge.learners.analytic.moments import Kind, MomentEncoder, Moments
@@ -19,7 +21,9 @@ from mmcl_edge.learners.batching import run_in_batches
 from mmcl_edge.learners.frozen import FrozenLearner
 from mmcl_edge.learners.host import Host
 from mmcl_edge.learners.mmcl import MmclLearner
-from mmcl_edge.learners.protocol import MEMORY
+from mmcl_edge.learners.protocol import MEMORY, LearnerState
+from mmcl_edge.learners.trained import tensor_bytes
+from mmcl_edge.replay.buffer import sample_bytes
 from mmcl_edge.types import Sample
 
 MOST_FEATURES = 2048
@@ -44,7 +48,7 @@ class AnalyticLearner(FrozenLearner):
 
     Args:
         host: gives backbones and budget.
-        heads: ``modalities``; or one on all features side by side (``fused``); or ``both``.
+        heads: ``modalities``; or one on all features side by side, zero where one is absent (``fused``); or ``both``.
         moments: what is read of each block.
         adapt: first-session adaptation: train the method's adapters on the first experience, freeze them, and put
             each modality's adapted representation beside its moments.
@@ -54,7 +58,7 @@ class AnalyticLearner(FrozenLearner):
         self, host: Host, *, heads: Heads = "modalities", moments: Sequence[Kind] = ("mean", "max"), adapt: bool = False
     ) -> None:
         common: dict[str, Any] = {"preprocess": host.preprocess, "seed": host.seed, "features": host.features}
-        tuner = MmclLearner(host.model(), host.config, **common) if adapt else None
+        tuner = MmclLearner(host.model(), _without_freezing(host.config), **common) if adapt else None
         encoder = MomentEncoder(host.backbones, kinds=moments)
         super().__init__(encoder, host.config, **common, tuner=tuner)
         extra = host.config.head.joint_dim if adapt else 0
@@ -104,10 +108,11 @@ class AnalyticLearner(FrozenLearner):
         for name, features, here in self._inputs(h):
             sums = self.sums[name].placed(range(self.sums[name].classes), classes)
             self.sums[name] = sums.add(with_constant(features[here]), targets[here]) if bool(here.any()) else sums
-        if self.memory_bytes > self.config.replay.budget_bytes:
+        taken = tensor_bytes(self.memory().values())
+        if taken > self.config.replay.budget_bytes:
             raise InputError(
                 f"Expected sums for {classes} classes within {self.config.replay.budget_bytes} bytes, but they take "
-                f"{self.memory_bytes}; raise replay.budget_bytes before the first experience."
+                f"{taken}; raise replay.budget_bytes before the first experience."
             )
         self._solve()
 
@@ -142,7 +147,7 @@ class AnalyticLearner(FrozenLearner):
         """Each head's name, its features ``(n, M)``, and which samples it hears ``(n,)`` bool."""
         *parts, here = h.split([*self._dims.values(), len(self._dims)], dim=1)
         known = {name: (part, here[:, i] > 0) for i, (name, part) in enumerate(zip(self._dims, parts, strict=True))}
-        known[FUSED] = torch.cat(parts, dim=1), (here > 0).all(dim=1)
+        known[FUSED] = torch.cat(parts, dim=1), torch.ones(len(h), dtype=torch.bool)
         return [(name, project(known[name][0]), known[name][1]) for name, project in self.projections.items()]
 
 
@@ -158,6 +163,25 @@ class JointAnalyticLearner(AnalyticLearner):
         self._everything += samples
         self.sums = {name: RidgeStatistics.empty(one.features, dtype=KEPT_AS) for name, one in self.sums.items()}
         super().learn(self._everything)
+
+    def state(self) -> LearnerState:
+        """See ``Learner.state``; every sample is an exemplar."""
+        return replace(super().state(), exemplars=tuple(self._everything))
+
+    def load_state(self, state: LearnerState) -> None:
+        """See ``Learner.load_state``."""
+        super().load_state(state)
+        self._everything = list(state.exemplars)
+
+    @property
+    def memory_bytes(self) -> int:
+        """See ``Learner.memory_bytes``; the samples count, and no budget holds them."""
+        return super().memory_bytes + sum(map(sample_bytes, self._everything))
+
+
+def _without_freezing(config: MethodConfig) -> MethodConfig:
+    """A tuner meets one experience: nothing has to be kept from a second."""
+    return config.model_copy(update={"adapter": config.adapter.model_copy(update={"freeze_experts": False})})
 
 
 def _features_in(budget_bytes: int) -> int:
