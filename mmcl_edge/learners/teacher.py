@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mmcl_edge.adapters.model import Model, ModelOutput
+from mmcl_edge.adapters.model import JOINT, Model, ModelOutput
 
 
 @dataclass(frozen=True, slots=True)
 class Teacher:
     """The previous model's answers on every sample of an experience.
 
-    ``logits`` ``(n, C_old)``, ``joint`` ``(n, J)``, ``z`` modality to ``(n, J)``.
+    ``logits`` ``(n, C_old)`` of the joint representation, ``joint`` ``(n, J)``, ``z`` modality to ``(n, J)``.
     """
 
     logits: Tensor
@@ -28,7 +28,7 @@ class Teacher:
 
 
 class FlatOutput:
-    """A model's output as one tensor a batch, and back: logits, joint, then each modality's z (zero where absent)."""
+    """A model's output as one tensor a batch, and back: joint logits, joint, then each modality's z (zero if absent)."""
 
     def __init__(self, model: Model) -> None:
         self._names = tuple(model.encoder.pooled_dims)
@@ -38,7 +38,9 @@ class FlatOutput:
     def flatten(self, output: ModelOutput) -> Tensor:
         """``(B, C + (1 + M) J)``."""
         blank = torch.zeros_like(output.joint)
-        return torch.cat([output.logits, output.joint, *(output.z.get(name, blank) for name in self._names)], dim=1)
+        return torch.cat(
+            [output.votes[JOINT], output.joint, *(output.z.get(name, blank) for name in self._names)], dim=1
+        )
 
     def restore(self, flat: Tensor) -> Teacher:
         """What ``flatten`` put together, of any number of rows."""
