@@ -28,7 +28,7 @@ class Teacher:
 
 
 class FlatOutput:
-    """A model's output as one tensor a batch, and back: joint logits, joint, then each modality's z (zero if absent)."""
+    """A model's output as one tensor a batch, and back: joint logits, joint, each modality's z (zero if absent)."""
 
     def __init__(self, model: Model) -> None:
         self._names = tuple(model.encoder.pooled_dims)

@@ -106,12 +106,12 @@ def test_a_weight_of_zero_removes_its_loss(field: str):
     names = {"align_weight": "alignment", "distill_weight": "distillation", "preserve_weight": "preservation"}
     one = run(loss=MethodConfig().loss.model_copy(update={field: 0.0}))
     losses = one.train_epoch()
-    assert set(losses) == {"classification", "total", *names.values()} - {names[field]}
+    assert set(losses) == {"classification", "votes", "total", *names.values()} - {names[field]}
     assert losses["total"] == pytest.approx(sum(losses.values()) - losses["total"], rel=1e-5)
 
 
 def test_a_first_experience_has_no_teacher():
-    assert set(run(steps=1).train_epoch()) == {"classification", "alignment", "total"}
+    assert set(run(steps=1).train_epoch()) == {"classification", "votes", "alignment", "total"}
 
 
 def test_the_gradient_is_clipped():
