@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: quickstart test test-all check format bench bench-all clean help
+.PHONY: quickstart test test-all check format bench bench-all results clean help
 
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/  /'
@@ -39,6 +39,9 @@ bench: $(STAMP)  ## measure speed and memory against peers, write docs/performan
 
 bench-all: $(STAMP) ## the same with ViT-B, and with the programs that need av21 in ../shared/data, if it is there (hours)
 	$(BIN)/python benchmarks/run.py --all
+
+results: $(STAMP) ## learn, compare and write docs/results.md (under an hour on 2 cores; needs av21 and digits in ../shared/data)
+	$(BIN)/python benchmarks/results.py
 
 clean:           ## remove what the targets made
 	rm -rf $(VENV) build dist *.egg-info

@@ -67,7 +67,10 @@ def run(arguments: argparse.Namespace) -> int:
         gone = time.monotonic() - started
         print(f"{done}/{total} [{gone:.0f} s] {spec.stream.name}: {spec.learner}, seed {spec.seed}: {what}", flush=True)
 
-    outcome = run_suite(specs, where, workers=arguments.workers, on_run=told)
+    def features(done: int, total: int) -> None:
+        print(f"frozen features {done}/{total} [{time.monotonic() - started:.0f} s]", flush=True)
+
+    outcome = run_suite(specs, where, workers=arguments.workers, on_run=told, on_features=features)
     for sentence in outcome.failed.values():
         print(f"failed: {sentence}")
     return len(outcome.failed)

@@ -54,6 +54,7 @@ ABLATIONS = {
     "analytic-fused": "One head on all features side by side: are separate heads worth it?",
     "analytic-both": "A fused head beside the two.",
     "analytic-means": "Means of each block alone: what do maxima add?",
+    "analytic-last": "Means of the last features alone, as most classifiers on frozen features read.",
     "analytic-adapted": "Representations of adapters trained on the first experience, beside the moments.",
 }
 

@@ -76,7 +76,7 @@ class HeadConfig(FrozenModel):
     voters: Voters = Field(
         "joint",
         description="Which representations the head reads: the joint one [paper], or each modality's too, the mean "
-        "vote deciding [I: beyond the paper; 7 points with all and 8 with 5 pairs a class on av21's validation folds]. "
+        "vote deciding [I: beyond the paper; chosen on validation folds, docs/results.md has the ablation]. "
         "Packs made before there was a choice are 'joint', so that is what a missing field means.",
     )
     modality_dropout: float = Field(

@@ -46,10 +46,13 @@ def fill_features(
 
 def _jobs(specs: Sequence[RunSpec], where: Where) -> list[tuple[RunSpec, str, int]]:
     """One run for each kind of features, with each condition and chunk of its dataset."""
+    kinds: dict[str, str] = {}
     chosen: dict[tuple[str, str, str], RunSpec] = {}
     for spec in specs:
+        if spec.learner not in kinds:
+            kinds[spec.learner] = _learner(spec, where).prepare([]).keeps
         for condition in (CLEAN, *spec.stream.conditions):
-            chosen.setdefault((_learner(spec, where).prepare([]).keeps, spec.stream.dataset, condition), spec)
+            chosen.setdefault((kinds[spec.learner], spec.stream.dataset, condition), spec)
     return [
         (spec, condition, start)
         for (_, _, condition), spec in chosen.items()

@@ -97,6 +97,9 @@ LEARNERS: dict[str, Entry] = {
     ),
     "analytic-both": Entry(partial(AnalyticLearner, heads="both"), "A fused head beside the others.", "ablation"),
     "analytic-means": Entry(partial(AnalyticLearner, moments=("mean",)), "Means alone, no maxima.", "ablation"),
+    "analytic-last": Entry(
+        partial(AnalyticLearner, moments=("mean",), blocks="last"), "Means of the last features alone.", "ablation"
+    ),
     "mmcl-no-alignment": ablation("Without the alignment loss.", loss__align_weight=0.0),
     "mmcl-direct-alignment": ablation("Modalities aligned to each other.", loss__align_target="direct"),
     "mmcl-no-preservation": ablation("Without the preservation loss.", loss__preserve_weight=0.0),

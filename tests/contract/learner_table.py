@@ -81,6 +81,7 @@ CATALOGUE: dict[str, Promise] = {
     "analytic-fused": ANALYTIC,
     "analytic-both": ANALYTIC,
     "analytic-means": ANALYTIC,
+    "analytic-last": ANALYTIC,
     "av-cil": Promise(remembers=False, balanced=True),
     "l2p": Promise(remembers=False, apart=True),
     "dual-prompt": Promise(remembers=False, apart=True),

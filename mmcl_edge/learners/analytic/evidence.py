@@ -33,8 +33,7 @@ class Evidence:
     variance is that of generalised cross-validation (Craven and Wahba, 1979), so a modality that fits badly, or a
     sample unlike all seen (large v), speaks softly. Everything follows from sums, so it depends neither on the order
     of learning nor on how samples are spread over devices. The square root (one standard deviation where Gaussian
-    evidence would divide by the variance) was chosen on validation folds: as good on clean pairs, 1 to 4 points
-    better under noise.
+    evidence would divide by the variance) was chosen on validation folds: as good on clean pairs, better under noise.
 
     A class never seen in this modality gets the mean of the others: no evidence either way.
 

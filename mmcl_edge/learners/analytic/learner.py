@@ -14,7 +14,7 @@ from mmcl_edge.adapters.model import ModelOutput
 from mmcl_edge.config import MethodConfig
 from mmcl_edge.errors import InputError
 from mmcl_edge.learners.analytic.evidence import Evidence, with_constant
-from mmcl_edge.learners.analytic.moments import Kind, MomentEncoder, Moments
+from mmcl_edge.learners.analytic.moments import Blocks, Kind, MomentEncoder, Moments
 from mmcl_edge.learners.analytic.projection import SubspaceProjection
 from mmcl_edge.learners.analytic.statistics import RidgeStatistics, largest_features
 from mmcl_edge.learners.batching import run_in_batches
@@ -50,16 +50,23 @@ class AnalyticLearner(FrozenLearner):
         host: gives backbones and budget.
         heads: ``modalities``; or one on all features side by side, zero where one is absent (``fused``); or ``both``.
         moments: what is read of each block.
+        blocks: which are read: every one and the output, or the output alone.
         adapt: first-session adaptation: train the method's adapters on the first experience, freeze them, and put
             each modality's adapted representation beside its moments.
     """
 
     def __init__(
-        self, host: Host, *, heads: Heads = "modalities", moments: Sequence[Kind] = ("mean", "max"), adapt: bool = False
+        self,
+        host: Host,
+        *,
+        heads: Heads = "modalities",
+        moments: Sequence[Kind] = ("mean", "max"),
+        blocks: Blocks = "all",
+        adapt: bool = False,
     ) -> None:
         common: dict[str, Any] = {"preprocess": host.preprocess, "seed": host.seed, "features": host.features}
         tuner = MmclLearner(host.model(), _without_freezing(host.config), **common) if adapt else None
-        encoder = MomentEncoder(host.backbones, kinds=moments)
+        encoder = MomentEncoder(host.backbones, kinds=moments, blocks=blocks)
         super().__init__(encoder, host.config, **common, tuner=tuner)
         extra = host.config.head.joint_dim if adapt else 0
         self._dims = {name: dim + extra for name, dim in sorted(encoder.pooled_dims.items())}

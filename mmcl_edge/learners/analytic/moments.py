@@ -1,8 +1,8 @@
 """What frozen backbones say of a sample in a few numbers: mean and maximum over positions, of every block.
 
-Means alone (the usual pooling) lose what happens once in a clip or in one corner of a picture; maxima keep it. On
-av21's validation folds, ridge regression on five sounds a class gains 6 points by the maxima, and 8 more by reading
-every block instead of the last (benchmarks/explore_analytic.py).
+Means alone (the usual pooling) lose what happens once in a clip or in one corner of a picture; maxima keep it. What
+either adds, and what every block adds to the last, is measured in docs/results.md (``analytic-means``,
+``analytic-last``).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from mmcl_edge.adapters.kept import Kept, modalities_of, stacked
 from mmcl_edge.types import Backbone
 
 Kind = Literal["mean", "max"]
+Blocks = Literal["all", "last"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +42,21 @@ class MomentEncoder(nn.Module):
     sample is kept as this one vector.
     """
 
-    def __init__(self, backbones: Mapping[str, Backbone], *, kinds: Sequence[Kind] = ("mean", "max")) -> None:
+    def __init__(
+        self, backbones: Mapping[str, Backbone], *, kinds: Sequence[Kind] = ("mean", "max"), blocks: Blocks = "all"
+    ) -> None:
         super().__init__()
         self.backbones = dict(backbones)
         self.adapters = nn.ModuleList()
         self.kinds = tuple(kinds)
-        self.keeps = f"{' and '.join(kinds)} of every block and the output"
+        self.blocks = blocks
+        self.keeps = f"{' and '.join(kinds)} of {'every block and ' if blocks == 'all' else ''}the output"
         self.pooled_dims = {
-            name: len(kinds) * (sum(spec.dim for spec in one.features) + one.output_features.dim)
-            for name, one in backbones.items()
+            name: len(kinds) * (self._sum_of_blocks(one) + one.output_features.dim) for name, one in backbones.items()
         }
+
+    def _sum_of_blocks(self, backbone: Backbone) -> int:
+        return sum(spec.dim for spec in backbone.features) if self.blocks == "all" else 0
 
     def prepare(self, items: Sequence[Item]) -> list[Kept]:
         """One backbone pass a sample: ``m.moments (D_m,)``."""
@@ -80,12 +86,11 @@ class MomentEncoder(nn.Module):
         return {name: torch.cat(self._parts(self.backbones[name], one), dim=1) for name, one in inputs.items()}
 
     def _parts(self, backbone: Backbone, one: ModalityInput) -> list[Tensor]:
-        x = backbone.stem(one.values)
-        parts = moments(x, one, self.kinds)
+        states = [backbone.stem(one.values)]
         for block in range(backbone.depth):
-            x = backbone.segment(block, x)
-            parts += moments(x, one, self.kinds)
-        return parts + moments(backbone.output(x), one, self.kinds)
+            states.append(backbone.segment(block, states[-1]))
+        read = states if self.blocks == "all" else []
+        return [part for x in (*read, backbone.output(states[-1])) for part in moments(x, one, self.kinds)]
 
 
 def moments(x: Tensor, one: ModalityInput, kinds: Sequence[Kind]) -> list[Tensor]:
