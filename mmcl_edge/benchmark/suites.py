@@ -64,6 +64,10 @@ BASELINES = (
     "fine-tune", "ewc", "ewc-online", "lwf", "icarl", "er", "der", "der++", "cope", "a-gem", "av-cil",
     "simple-cil", "ranpac-frozen", "ranpac", "joint",
 )  # fmt: skip
+QUICK = (
+    "fine-tune", "ewc-online", "lwf", "icarl", "er", "der++", "cope", "simple-cil", "ranpac-frozen", "joint",
+)  # fmt: skip
+"""The baselines of streams that only sharpen a comparison."""
 PROMPTS = ("l2p", "dual-prompt", "coda-prompt")
 OURS = ("mmcl", "mmcl-analytic", "analytic-joint")
 ABLATIONS = (
@@ -93,6 +97,14 @@ SUITES = {
                 _av21(None),
                 StreamSpec(name="digits, 6 speakers", dataset="digits", scenario="domain", conditions=_MISSING),
                 _av21(10),
+                StreamSpec(
+                    name="digits, 2 pairs a digit and speaker",
+                    dataset="digits",
+                    scenario="domain",
+                    pairs=2,
+                    conditions=_MISSING,
+                    learners=(*OURS, *QUICK),
+                ),
                 _av21(None, learners=PROMPTS),
             ),
             learners=(*OURS, *BASELINES),
