@@ -34,7 +34,12 @@ FEW, ENOUGH = 3, 20
 EVERYTHING = [sample for label in CLASSES for sample in samples(label, 4, seed=2)]
 
 
-@pytest.fixture(params=SPECS.values(), ids=SPECS)
+def marks(name: str) -> tuple[pytest.MarkDecorator, ...]:
+    """Ablations are the method with one field changed: 'make test-all' checks them."""
+    return (pytest.mark.slow,) if name in LEARNERS and LEARNERS[name].kind == "ablation" else ()
+
+
+@pytest.fixture(params=[pytest.param(spec, id=name, marks=marks(name)) for name, spec in SPECS.items()])
 def spec(request: pytest.FixtureRequest) -> Spec:
     found: Spec = request.param
     return found
