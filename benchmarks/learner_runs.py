@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from mmcl_edge.benchmark.metrics import average_accuracy, final_accuracy, forgetting
-from mmcl_edge.config import AdapterConfig, MethodConfig
+from mmcl_edge.benchmark.suites import BENCH_METHOD
+from mmcl_edge.config import TrainConfig
 from mmcl_edge.data.datasets import DatasetReader, Row, select
 from mmcl_edge.data.streams import Experience
 from mmcl_edge.learners.features import FeatureCache
@@ -36,8 +37,8 @@ class Bench:
         self._samples: dict[str, Sample] = {}
 
     def host(self, seed: int, **train: object) -> Host:
-        """The ladder with everything else at its default; ``train`` are fields of ``TrainConfig``."""
-        config = MethodConfig.model_validate({"adapter": AdapterConfig(placement="ladder"), "train": train})
+        """The benchmark's common host; ``train`` are fields of ``TrainConfig``."""
+        config = BENCH_METHOD.model_copy(update={"train": TrainConfig.model_validate(train)})
         return Host(self.runtime.backbones, config, self.runtime.preprocess, seed, self.features)
 
     def load(self, rows: Sequence[Row]) -> list[Sample]:

@@ -17,8 +17,10 @@ Papers' methods are **reconstructions**: `mmcl` of the paper's abstract and publ
 (every modality votes; `mmcl-joint-vote` is without); baselines from their papers and released code, on a common host.
 The common host: the default pair of backbones, adapters in the ladder placement on cached frozen features, 12 epochs or
 48 steps of AdamW, 16 MiB to keep beside the model (EWC's Fisher information and joint training exceed them; the column
-says what each kept). Everything was chosen on validation folds of the training pairs (`mmcl-edge bench run validation`,
-`benchmarks/tune_baselines.py`), never on test pairs. `ranpac-frozen` is the floor: ridge regression on randomly
+says what each kept); prompts keep their papers' rate and 5 epochs. What was chosen was chosen on validation folds of
+the training pairs (`mmcl-edge bench run validation`; baselines' own parameters by `benchmarks/tune_baselines.py`, on
+9 classes, 1 or 2 folds and small grids whose edge several choices are on: `benchmarks/tune_baselines.json`), never on
+test pairs; CoPE's momentum was set by hand. `ranpac-frozen` is the floor: ridge regression on randomly
 projected frozen features, no adapters. How the winner works: [analytic learning](guides/analytic.md).
 """
 
@@ -38,7 +40,7 @@ WHAT = {
 ABLATIONS = {
     "mmcl": "The whole method.",
     "mmcl-joint-vote": "Only the joint representation is classified, as in the paper: do modalities' own votes help?",
-    "er-votes": "The votes alone, on plain replay: how much of the method is its votes?",
+    "er-votes": "Plain replay, trained on the mean vote.",
     "mmcl-no-alignment": "Does alignment help?",
     "mmcl-direct-alignment": "Aligned to each other instead of to the joint representation.",
     "mmcl-no-preservation": "Does keeping relations between representations help?",

@@ -63,6 +63,10 @@ class LockedError(InputError):
     """Another process is working in the same workspace."""
 
 
+class WorkerError(MmclEdgeError):
+    """A process that worked for a command was ended from outside."""
+
+
 class RejectedError(MmclEdgeError):
     """An adapt run finished but its pack was refused by the acceptance rule. Exit code 3."""
 

@@ -32,7 +32,7 @@ def method(**train: Any) -> MethodConfig:
     shape = {"experts": 3, "rank": 4, "latents": 2, "ladder_dim": 8, "ladder_tokens": 4, "map_grid": 4}
     return MethodConfig(
         adapter=AdapterConfig(placement=placement, **shape),
-        head=HeadConfig(joint_dim=16, fusion_hidden=16),
+        head=HeadConfig(joint_dim=16, fusion_hidden=16, voters="all"),
         replay=ReplayConfig(exemplars=exemplars),
         train=TrainConfig(**{"epochs": 2, "min_steps": 0, "batch_size": 8, "learning_rate": 1e-2} | train),
     )

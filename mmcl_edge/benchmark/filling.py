@@ -10,6 +10,7 @@ from mmcl_edge.benchmark.records import CLEAN
 from mmcl_edge.benchmark.workers import finished, worker_pool
 from mmcl_edge.config import MethodConfig
 from mmcl_edge.data.streams import TEST
+from mmcl_edge.errors import MmclEdgeError
 from mmcl_edge.learners.catalogue import entry
 from mmcl_edge.learners.host import Host
 from mmcl_edge.learners.protocol import Learner
@@ -40,7 +41,7 @@ def fill_features(
             on_features(number * CHUNK, total)
         return
     with worker_pool(workers) as pool:
-        for number, _ in enumerate(finished(pool, fill, jobs), start=1):
+        for number, _ in enumerate(finished(pool, fill, jobs, workers=workers), start=1):
             on_features(number * CHUNK, total)
 
 
@@ -50,12 +51,13 @@ def _jobs(specs: Sequence[RunSpec], where: Where) -> list[tuple[RunSpec, str, in
     chosen: dict[tuple[str, str, str], RunSpec] = {}
     for spec in specs:
         if spec.learner not in kinds:
-            kinds[spec.learner] = _learner(spec, where).prepare([]).keeps
+            kinds[spec.learner] = _kind(spec, where)
         for condition in (CLEAN, *spec.stream.conditions):
             chosen.setdefault((kinds[spec.learner], spec.stream.dataset, condition), spec)
     return [
         (spec, condition, start)
-        for (_, _, condition), spec in chosen.items()
+        for (kind, _, condition), spec in chosen.items()
+        if kind
         for start in range(0, len(_rows(spec, condition, where)), CHUNK)
     ]
 
@@ -65,6 +67,15 @@ def _rows(spec: RunSpec, condition: str, where: Where) -> list[str]:
     rows = place_of(where).reader(spec.stream.dataset).rows
     tested = TEST if spec.stream.test == "test" else None
     return [row.id for row in rows if condition == CLEAN or tested in (None, row.split)]
+
+
+def _kind(spec: RunSpec, where: Where) -> str:
+    """What a run keeps of samples; empty where the run cannot be made: it will say why itself."""
+    try:
+        place_of(where).reader(spec.stream.dataset)
+        return _learner(spec, where).prepare([]).keeps
+    except MmclEdgeError:
+        return ""
 
 
 def _learner(spec: RunSpec, where: Where) -> Learner:

@@ -17,7 +17,9 @@ from mmcl_edge.errors import InputError
 from mmcl_edge.fileio import canonical_json
 
 JOINT = "joint"
-"""Name of the learner that trains on everything seen together: an upper bound, never called the best."""
+"""Name of the learner that trains on everything seen together."""
+BOUNDS = frozenset({JOINT, "analytic-joint"})
+"""Learners that are told everything at once: upper bounds, never called the best."""
 
 _SLACK = 1e-3
 """Sums of rounded shares may leave 0 to 1 by so much."""

@@ -83,7 +83,7 @@ class Place:
         self._data = data
         self._readers: dict[str, DatasetReader] = {}
         self._samples: dict[str, dict[str, Sample]] = {}
-        self._changed: dict[tuple[str, str], Sample] = {}
+        self._changed: dict[tuple[str, int], Sample] = {}
 
     @cached_property
     def runtime(self) -> Runtime:
@@ -113,8 +113,8 @@ class Place:
         return self._samples[spec.dataset]
 
     def under(self, condition: str, sample: Sample) -> Sample:
-        """The sample under a test condition; worked out once."""
-        key = (condition, f"{sample.label}/{sample.source}")
+        """A sample of ``samples`` under a test condition; worked out once."""
+        key = (condition, id(sample))
         if key not in self._changed:
             self._changed[key] = CONDITIONS[condition](sample)
         return self._changed[key]

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from mmcl_edge.errors import InputError
-from mmcl_edge.fileio import canonical_json, read_bounded, sha256_bytes, write_atomic
+from mmcl_edge.fileio import canonical_json, read_bounded, sha256_bytes, storage_errors, write_atomic
 from mmcl_edge.types import FrozenModel
 
 SCHEMA_VERSION: Literal[1] = 1
@@ -43,10 +43,13 @@ class Cost(FrozenModel):
         "exemplars, statistics, stored logits, Fisher information, prototypes.",
     )
     model_bytes: int = Field(ge=0, description="The trainable model itself.")
-    peak_rss_bytes: int = Field(ge=0)
+    peak_rss_bytes: int = Field(
+        ge=0,
+        description="Of the worker, with the samples and features that runs before it left in memory: an upper bound.",
+    )
     train_s: float = Field(ge=0, description="Wall time of all experiences, frozen features being cached.")
     train_s_by_experience: tuple[float, ...] = ()
-    predict_ms: float = Field(ge=0, description="A sample, from frozen features, in batches.")
+    predict_ms: float = Field(ge=0, description="A sample in batches, from cached features, their lookup included.")
 
 
 class RunRecord(FrozenModel):
@@ -68,7 +71,11 @@ class RunRecord(FrozenModel):
     classes: tuple[tuple[str, ...], ...] = Field(description="Class names of each experience.")
     test_counts: tuple[int, ...]
     matrices: dict[str, Rows]
-    initial: tuple[float, ...] | None = Field(None, description="Accuracy of the untrained model on each experience.")
+    initial: tuple[float, ...] | None = Field(
+        None,
+        description="Accuracy that a guess among all classes has on each experience, for forward transfer; None where "
+        "classes come with experiences.",
+    )
     confusion: Confusion
     expert_use: tuple[tuple[tuple[float, ...], ...], ...] | None = Field(
         None,
@@ -116,9 +123,20 @@ def write_record(folder: Path, record: RunRecord) -> Path:
         StorageError: it cannot be written.
     """
     path = path_of(folder, record.key)
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, canonical_json(record.model_dump(mode="json")))
     return path
+
+
+def prepare_folder(folder: Path) -> None:
+    """See that records can be written to a benchmark's folder, before hours are spent.
+
+    Raises:
+        StorageError: they cannot.
+    """
+    probe = path_of(folder, "probe")
+    write_atomic(probe, b"{}")
+    with storage_errors(probe):
+        probe.unlink()
 
 
 def read_record(path: Path) -> RunRecord:

@@ -7,7 +7,7 @@ from typing import Any
 
 from mmcl_edge.benchmark.columns import COSTS, METRICS
 from mmcl_edge.benchmark.figures import Pen
-from mmcl_edge.benchmark.gather import JOINT, Stream
+from mmcl_edge.benchmark.gather import BOUNDS, JOINT, Stream
 from mmcl_edge.benchmark.report_pictures import pictures_of
 from mmcl_edge.benchmark.summaries import Summary, best_of, compare, final, summarise_stream
 from mmcl_edge.benchmark.tables import MAIN_COSTS, MAIN_METRICS, NONE, cost_text, percent
@@ -31,7 +31,7 @@ def view_of(stream: Stream, pens: Pens, *, number: int) -> dict[str, Any]:
         "classes": len({name for run in stream.records for names in run.classes for name in names}),
         "runs": len(stream.records),
         "best": best.learner,
-        "bounded": JOINT in stream.runs and best.learner != JOINT,
+        "bounded": JOINT in stream.runs and best.learner not in BOUNDS,
         "verdict": verdict(stream, summaries),
         "tiles": _tiles(summaries),
         "legend": [(learner, pens[learner]) for learner in sorted(stream.runs)],
@@ -46,7 +46,7 @@ def view_of(stream: Stream, pens: Pens, *, number: int) -> dict[str, Any]:
 
 def verdict(stream: Stream, summaries: Sequence[Summary]) -> str:
     """Which learner is best, and whether that can be told from the runner-up over common seeds."""
-    ranked = [one for one in summaries if one.learner != JOINT]
+    ranked = [one for one in summaries if one.learner not in BOUNDS]
     if len(ranked) < 2:
         return "There is nothing to compare it with yet."
     first, second = ranked[:2]
@@ -61,7 +61,7 @@ def verdict(stream: Stream, summaries: Sequence[Summary]) -> str:
 
 def _tiles(summaries: Sequence[Summary]) -> list[tuple[str, str, str]]:
     """What a reader looks for first: text, value, learner. Joint training does not take part."""
-    ranked = [one for one in summaries if one.learner != JOINT] or list(summaries)
+    ranked = [one for one in summaries if one.learner not in BOUNDS] or list(summaries)
     least = min(ranked, key=lambda one: _mean(one, "forgetting"))
     small = min(ranked, key=lambda one: one.costs["persistent_bytes"])
     fast = min(ranked, key=lambda one: one.costs["train_s"])
@@ -88,7 +88,7 @@ def _row(stream: Stream, one: Summary, best: Summary, shown: Sequence[str], pens
         "learner": one.learner,
         "pen": pens[one.learner],
         "best": one.learner == best.learner,
-        "bound": one.learner == JOINT,
+        "bound": one.learner in BOUNDS,
         "seeds": len(one.seeds),
         "share": round(100 * final(one).mean, 1),
         "values": [percent(one.metrics[name]) for name in shown],

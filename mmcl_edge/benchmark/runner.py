@@ -1,7 +1,9 @@
 """Running a suite: every learner on every stream with every seed, side by side, never twice.
 
-A run is keyed by the digest of all that decides its result (``RunSpec.config``). One whose record lies in the folder is
-skipped, so a suite that was interrupted goes on where it stopped, and a learner that was added is the only one to run.
+A run is keyed by the digest of its configuration (``RunSpec.config``): stream, learner, settings, method, seed, bundle,
+versions. One whose record lies in the folder is skipped, so a suite that was interrupted goes on where it stopped, and
+a learner that was added is the only one to run. The dataset's files and uncommitted code are not in the key: where
+either changed, use another folder.
 """
 
 from __future__ import annotations
@@ -20,12 +22,11 @@ from mmcl_edge.benchmark.evaluation import Measured, confusion_of, learn_stream,
 from mmcl_edge.benchmark.filling import fill_features
 from mmcl_edge.benchmark.memory import peak_bytes, reset_peak
 from mmcl_edge.benchmark.place import Where, place_of
-from mmcl_edge.benchmark.records import Cost, RunRecord, key_of, path_of, write_record
+from mmcl_edge.benchmark.records import Cost, RunRecord, key_of, path_of, prepare_folder, write_record
 from mmcl_edge.benchmark.streams import build_stream
 from mmcl_edge.benchmark.suites import StreamSpec, Suite
 from mmcl_edge.benchmark.workers import finished, worker_pool
 from mmcl_edge.config import MethodConfig
-from mmcl_edge.data.streams import Experience
 from mmcl_edge.errors import MmclEdgeError
 from mmcl_edge.learners.catalogue import entry
 from mmcl_edge.learners.host import Host
@@ -44,7 +45,7 @@ class RunSpec:
         stream: what is learned.
         learner: its name in the catalogue.
         seed: of everything random.
-        config: everything that decides the result.
+        config: what the key is made of: stream, learner, settings, method, seed, bundle, version.
     """
 
     suite: str
@@ -75,7 +76,7 @@ OnRun = Callable[[RunSpec, RunRecord | None, int, int], None]
 def plan(
     suite: Suite, bundle_digest: str, *, learners: Sequence[str] | None = None, seeds: Sequence[int] | None = None
 ) -> list[RunSpec]:
-    """Every run of ``suite``.
+    """Every run of ``suite``, each once.
 
     Args:
         suite: streams, learners, budget.
@@ -91,7 +92,7 @@ def plan(
         names = learners or stream.learners or suite.learners
         for seed in seeds if seeds is not None else stream.seeds:
             found += [_spec(suite, stream, name, seed, bundle_digest) for name in names]
-    return found
+    return list({spec.key: spec for spec in found}.values())
 
 
 def _spec(suite: Suite, stream: StreamSpec, learner: str, seed: int, bundle_digest: str) -> RunSpec:
@@ -100,7 +101,7 @@ def _spec(suite: Suite, stream: StreamSpec, learner: str, seed: int, bundle_dige
         "bundle": bundle_digest,
         "learner": learner,
         "settings": {k: str(v) for k, v in chosen.make.keywords.items()} if isinstance(chosen.make, partial) else {},
-        "method": chosen.config(stream.method(suite.method)).model_dump(mode="json"),
+        "method": stream.method(chosen.config(suite.method)).model_dump(mode="json"),
         "stream": stream.model_dump(mode="json", exclude={"name", "seeds", "learners"}),
         "seed": seed,
         "version": _version("mmcl-edge"),
@@ -128,6 +129,7 @@ def run_suite(
         on_features: how many frozen features are there, of how many.
     """
     outcome = Outcome()
+    prepare_folder(where.folder)
     todo = []
     for spec in specs:
         known = path_of(where.folder, spec.key).is_file()
@@ -151,7 +153,7 @@ def _results(specs: Sequence[RunSpec], where: Where, workers: int) -> Iterator[t
             yield spec, attempt(spec, where)
         return
     with worker_pool(workers) as pool:
-        for (spec, _), result in finished(pool, attempt, [(spec, where) for spec in specs]):
+        for (spec, _), result in finished(pool, attempt, [(spec, where) for spec in specs], workers=workers):
             yield spec, result
 
 
@@ -194,20 +196,13 @@ def run_one(spec: RunSpec, where: Where) -> RunRecord:
         classes=tuple(one.classes for one in experiences),
         test_counts=tuple(len(one.test) for one in experiences),
         matrices=measured.matrices,
-        initial=None
-        if stream.scenario == "class"
-        else tuple(1 / _choices(stream, one, classes) for one in experiences),
+        initial=tuple(1 / classes for _ in experiences) if stream.scenario == "domain" else None,
         confusion=confusion_of(learner, experiences, stream.scenario),
         expert_use=use,
         routing_overlap=overlap,
         cost=_cost(learner, measured),
         made_by=_made_by(where, started),
     )
-
-
-def _choices(stream: StreamSpec, experience: Experience, classes: int) -> int:
-    """Among how many classes a guess on an experience's test samples chooses."""
-    return len(experience.classes) if stream.scenario == "task" else classes
 
 
 def _cost(learner: Learner, measured: Measured) -> Cost:

@@ -28,9 +28,20 @@ def build_stream(spec: StreamSpec, rows: Sequence[Row], seed: int, samples: Mapp
         samples: id of a row to its decoded sample.
 
     Raises:
-        InputError: the dataset has no domains to go by, or a part has no training samples.
+        InputError: the dataset has no domains to go by, or a part has no training or test samples.
     """
-    rng = np.random.default_rng([seed, 21])
+    found = _experiences(spec, rows, np.random.default_rng([seed, 21]), samples)
+    untested = [one.name for one in found if not one.test]
+    if untested:
+        raise InputError(
+            f"Expected test samples of every experience, but {untested} have none; add some to the dataset."
+        )
+    return found
+
+
+def _experiences(
+    spec: StreamSpec, rows: Sequence[Row], rng: np.random.Generator, samples: Mapping[str, Sample]
+) -> list[Experience]:
     if spec.scenario == "domain":
         return _by_domain(spec, rows, rng, samples)
     order = shuffled(sorted({row.label for row in rows}), generator=rng)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from mmcl_edge.benchmark import metrics
 from mmcl_edge.benchmark.columns import COSTS, METRICS
-from mmcl_edge.benchmark.gather import JOINT, Runs, Stream, gather
+from mmcl_edge.benchmark.gather import BOUNDS, JOINT, Runs, Stream, gather
 from mmcl_edge.benchmark.intervals import Interval, mean_interval, paired_difference
 from mmcl_edge.benchmark.records import CLEAN, Cost, RunRecord
 
@@ -64,7 +64,7 @@ def final(summary: Summary) -> Interval:
 
 def best_of(summaries: Iterable[Summary]) -> Summary:
     """The learner of the highest final accuracy; joint training only where there is nothing else."""
-    return max(summaries, key=lambda one: (one.learner != JOINT, final(one).mean))
+    return max(summaries, key=lambda one: (one.learner not in BOUNDS, final(one).mean))
 
 
 def compare(stream: Stream, learner: str, other: str, *, metric: str = "final_accuracy") -> Interval | None:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
 from multiprocessing import get_context
 from typing import Any, TypeVar
 
 import torch
+
+from mmcl_edge.errors import WorkerError
 
 Result = TypeVar("Result")
 
@@ -18,18 +22,29 @@ def worker_pool(workers: int) -> ProcessPoolExecutor:
 
 
 def finished(
-    pool: Executor, work: Callable[..., Result], jobs: Sequence[tuple[Any, ...]]
+    pool: Executor, work: Callable[..., Result], jobs: Sequence[tuple[Any, ...]], *, workers: int
 ) -> Iterator[tuple[tuple[Any, ...], Result]]:
-    """Each job with its result, in the order they finish; those not begun are dropped when the caller stops."""
-    pending: dict[Future[Result], tuple[Any, ...]] = {pool.submit(work, *job): job for job in jobs}
+    """Each job with its result, in the order they finish; none begins after the caller stops.
+
+    Raises:
+        WorkerError: a worker was ended from outside.
+    """
+    waiting = iter(jobs)
+    pending: dict[Future[Result], tuple[Any, ...]] = {}
     try:
-        while pending:
+        while True:
+            for job in islice(waiting, workers - len(pending)):
+                pending[pool.submit(work, *job)] = job
+            if not pending:
+                return
             done, _ = wait(pending, return_when=FIRST_COMPLETED)
             for future in done:
                 yield pending.pop(future), future.result()
-    finally:
-        for future in pending:
-            future.cancel()
+    except BrokenProcessPool as error:
+        raise WorkerError(
+            "A worker was ended from outside, perhaps for want of memory; what was done is kept. Run the same command "
+            "again to go on, with fewer --workers."
+        ) from error
 
 
 def _start() -> None:

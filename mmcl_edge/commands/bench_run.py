@@ -18,7 +18,7 @@ from mmcl_edge.errors import InputError
 @click.command("run")
 @click.argument("suite", metavar="SUITE")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Where records go.  [default: bench/SUITE]")
-@click.option("--learners", metavar="A,B", help="In place of the suite's (mmcl-edge bench run --help lists them).")
+@click.option("--learners", metavar="A,B", help="In place of the suite's ('mmcl-edge bench run list' shows them).")
 @click.option("--seeds", type=click.IntRange(min=1), metavar="N", help="Seeds 0 to N-1.  [default: the suite's]")
 @click.option("--streams", metavar="TEXT", help="Only streams whose name holds this.")
 @click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Runs side by side.  [default: every core]")
@@ -39,7 +39,7 @@ def command(
     """Run learners on the streams of SUITE: results, ablations, validation, online.
 
     Each run (learner, stream, seed) leaves a JSON record with its accuracy matrix under DIR/runs, named by the digest
-    of all that decides its result. What is there is not run again, so an interrupted suite goes on. 'list' as SUITE
+    of its configuration. What is there is not run again, so an interrupted suite goes on. 'list' as SUITE
     shows suites and learners.
 
     \b

@@ -90,7 +90,10 @@ LEARNERS: dict[str, Entry] = {
     ),
     "analytic-joint": Entry(JointAnalyticLearner, "mmcl-analytic told everything at once.", "bound"),
     "analytic-adapted": Entry(
-        partial(AnalyticLearner, adapt=True), "With adapters trained on the first experience.", "ablation"
+        partial(AnalyticLearner, adapt=True),
+        "With adapters trained on the first experience.",
+        "ablation",
+        {"head.voters": "all"},
     ),
     "analytic-fused": Entry(
         partial(AnalyticLearner, heads="fused"), "One head on both modalities' features.", "ablation"

@@ -12,6 +12,7 @@ from torch.nn import functional
 from mmcl_edge.adapters.encoder import Encoder, Encoding, LadderEncoder, LadderFeatures
 from mmcl_edge.config import MethodConfig
 from mmcl_edge.data.streams import Experience
+from mmcl_edge.errors import InputError
 from mmcl_edge.learners.batching import run_in_batches
 from mmcl_edge.learners.features import FeatureCache, PreparedSamples
 from mmcl_edge.learners.host import Host
@@ -105,8 +106,13 @@ class FrozenLearner(ABC):
         self.experiences += 1
         if self.tuner is not None and self.experiences == 1:
             self.tuner.observe(experience, on_progress)
+        known = list(self._labels)
         self._labels += [name for name in experience.classes if name not in self._labels]
-        self.learn(experience.train)
+        try:
+            self.learn(experience.train)
+        except InputError:
+            self._labels, self.experiences = known, self.experiences - 1
+            raise
         if on_progress:
             on_progress(Progress(1, 1, 1, 1, {}))
 
@@ -170,7 +176,7 @@ class FrozenLearner(ABC):
 
     @abstractmethod
     def learn(self, samples: Sequence[Sample]) -> None:
-        """Take in labelled samples; their classes are among ``labels``."""
+        """Take in labelled samples; their classes are among ``labels``. Where it refuses, nothing has changed."""
 
     @abstractmethod
     def scores(self, h: Tensor) -> Tensor:

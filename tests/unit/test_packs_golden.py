@@ -23,6 +23,7 @@ def test_schema_1_loads():
     assert pack.module == expected.module
     assert pack.evaluation == expected.evaluation
     assert pack.config.adapter.experts == 8
+    assert pack.config.head.voters == "joint", "it was made before modalities voted, and must answer as it did"
 
 
 def test_schema_1_keeps_its_values():

@@ -44,7 +44,8 @@ class AnalyticLearner(FrozenLearner):
     ``h`` are moments of every frozen block (``MomentEncoder``), P a fixed random subspace, e see ``Evidence``. The
     heads read one modality each, so a broken one cannot spoil the features of another, and a missing one is just not
     heard. All that is learned are sums: the result is the ridge regression on everything seen, whatever the order and
-    however it was spread over devices. The projection follows from a fixed seed, so that devices' sums fit together.
+    however it was spread over devices. The projection follows from a fixed seed and M, and M from the budget and the
+    number of heads: devices whose sums are to fit together need equal budgets.
 
     Args:
         host: gives backbones and budget.
@@ -112,15 +113,17 @@ class AnalyticLearner(FrozenLearner):
             InputError: with so many classes the sums do not fit into the budget.
         """
         h, targets, classes = self.embed(samples), self.targets(samples), len(self.labels)
+        found = {}
         for name, features, here in self._inputs(h):
             sums = self.sums[name].placed(range(self.sums[name].classes), classes)
-            self.sums[name] = sums.add(with_constant(features[here]), targets[here]) if bool(here.any()) else sums
-        taken = tensor_bytes(self.memory().values())
+            found[name] = sums.add(with_constant(features[here]), targets[here]) if bool(here.any()) else sums
+        taken = sum(tensor_bytes(sums.tensors().values()) for sums in found.values())
         if taken > self.config.replay.budget_bytes:
             raise InputError(
                 f"Expected sums for {classes} classes within {self.config.replay.budget_bytes} bytes, but they take "
                 f"{taken}; raise replay.budget_bytes before the first experience."
             )
+        self.sums = found
         self._solve()
 
     def scores(self, h: Tensor) -> Tensor:
@@ -144,7 +147,13 @@ class AnalyticLearner(FrozenLearner):
         for name in self.sums:
             prefix = f"{MEMORY}{name}."
             own = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-            self.sums[name] = RidgeStatistics.from_tensors(own)
+            found = RidgeStatistics.from_tensors(own)
+            if found.features != self.sums[name].features:
+                raise InputError(
+                    f"Expected sums of {self.sums[name].features - 1} features, but found {found.features - 1}; "
+                    "use the budget that they were made with."
+                )
+            self.sums[name] = found
         self._solve()
 
     def _solve(self) -> None:
@@ -159,7 +168,7 @@ class AnalyticLearner(FrozenLearner):
 
 
 class JointAnalyticLearner(AnalyticLearner):
-    """The same, told everything at once: with each experience it starts anew on all samples so far (no budget)."""
+    """The same, told everything at once: it keeps all samples, beside any budget, and starts anew on all of them."""
 
     def __init__(self, host: Host) -> None:
         super().__init__(host)

@@ -39,7 +39,8 @@ class SubspaceProjection:
         self.weight: Tensor | None = None
         if dim > most:
             drawn = torch.randn(dim, most, generator=generator_for(0, "subspace", name), dtype=torch.float64)
-            self.weight = torch.linalg.qr(drawn).Q.float()
+            basis, triangle = torch.linalg.qr(drawn)
+            self.weight = (basis * triangle.diagonal().sign()).float()  # the same signs whatever library decomposes
 
     def __call__(self, h: Tensor) -> Tensor:
         """Features ``(n, D)`` to ``(n, M)``, float32."""

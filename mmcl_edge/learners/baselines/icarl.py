@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mmcl_edge.adapters.model import Model, ModelOutput
+from mmcl_edge.adapters.model import JOINT, Model, ModelOutput
 from mmcl_edge.config import MethodConfig
 from mmcl_edge.learners.experience_run import ExperienceRun
 from mmcl_edge.learners.trained import TrainedLearner, tensor_bytes
@@ -61,8 +61,9 @@ class IcarlLearner(TrainedLearner):
         """Algorithm 3's loss, summed over classes, mean over samples."""
         old = None if run.teacher is None else run.teacher.logits[index]
         own = torch.tensor([self._labels.index(name) for name in run.experience.classes])
-        target = sigmoid_targets(run.labels[index], output.logits.shape[1], old=old, own=own)
-        entropy = functional.binary_cross_entropy_with_logits(output.logits, target, reduction="sum")
+        logits = output.votes[JOINT]  # what the teacher answered too
+        target = sigmoid_targets(run.labels[index], logits.shape[1], old=old, own=own)
+        entropy = functional.binary_cross_entropy_with_logits(logits, target, reduction="sum")
         return {"classification": entropy / len(index)}
 
     def remember(self, run: ExperienceRun) -> ReplayBuffer:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmcl_edge.adapters.model import Model, ModelOutput
+from mmcl_edge.adapters.model import JOINT, Model, ModelOutput
 from mmcl_edge.config import MethodConfig
 from mmcl_edge.learners.experience_run import ExperienceRun
 from mmcl_edge.learners.trained import TrainedLearner
@@ -53,7 +53,7 @@ class LwfLearner(TrainedLearner):
         terms = {"classification": self._classification(run, output.logits, index)}
         if run.teacher is not None:
             teacher = run.teacher.rows(index)
-            kept = losses.distillation(output.logits, teacher.logits, temperature=self.temperature)
+            kept = losses.distillation(output.votes[JOINT], teacher.logits, temperature=self.temperature)
             terms["distillation"] = self.alpha * kept
         return terms
 
