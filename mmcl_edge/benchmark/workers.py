@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -14,6 +17,8 @@ import torch
 from mmcl_edge.errors import WorkerError
 
 Result = TypeVar("Result")
+PATIENCE_S = 2.0
+"""How often a worker looks whether its parent lives."""
 
 
 def worker_pool(workers: int) -> ProcessPoolExecutor:
@@ -49,3 +54,11 @@ def finished(
 
 def _start() -> None:
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with_parent(parent: int) -> None:
+    """A worker whose parent was killed would go on with what is queued, for nobody."""
+    while os.getppid() == parent:
+        time.sleep(PATIENCE_S)
+    os._exit(1)
