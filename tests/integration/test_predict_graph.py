@@ -134,9 +134,10 @@ def test_a_pack_of_other_settings_is_answered_by_the_segments(tiny: TinyBundle, 
 )
 def test_settings_that_shape_the_computation_must_be_equal(tiny: TinyBundle, change: dict[str, object], serves: bool):
     graph = tiny().manifest.predict[0]
-    assert graph.serves(graph.adapter.model_copy(update=change), HeadConfig()) is serves
+    assert graph.serves(graph.adapter.model_copy(update=change), MethodConfig().head) is serves
     assert not graph.serves(graph.adapter, HeadConfig(joint_dim=8))
-    assert graph.serves(graph.adapter, HeadConfig(modality_dropout=0.5, cosine_scale=2.0))
+    assert graph.serves(graph.adapter, HeadConfig(modality_dropout=0.5, cosine_scale=2.0, voters="all"))
+    assert not graph.serves(graph.adapter, HeadConfig()), "a pack from before modalities voted"
 
 
 def test_every_set_of_modalities_has_its_graph(tiny: TinyBundle):
