@@ -8,6 +8,7 @@ What was run before is not run again. One command: ``make results``.
 from __future__ import annotations
 
 import argparse
+import gzip
 import os
 import sys
 import time
@@ -22,7 +23,7 @@ from mmcl_edge.benchmark.report import write_report
 from mmcl_edge.benchmark.runner import plan, run_suite
 from mmcl_edge.benchmark.suites import PROMPTS, find_suite
 from mmcl_edge.benchmark.summaries import summarise
-from mmcl_edge.benchmark.tables import write_csv
+from mmcl_edge.benchmark.tables import matrices_csv, summary_csv
 from mmcl_edge.bundle import Bundle
 from mmcl_edge.export.exporter import export_bundle
 from mmcl_edge.fileio import write_atomic
@@ -82,7 +83,8 @@ def write_page(folder: Path, docs: Path) -> None:
     records = read_records(folder)
     target = docs / "results"
     target.mkdir(parents=True, exist_ok=True)
-    write_csv(target, records, summarise(records))
+    write_atomic(target / "summary.csv", summary_csv(summarise(records)))
+    write_atomic(target / "matrices.csv.gz", gzip.compress(matrices_csv(records), mtime=0))
     streams = gather(records)
     for stream in streams:
         name, made = picture(stream, streams)

@@ -222,7 +222,12 @@ def ablation_text(ablations: Streams) -> str:
 def _ablation_row(stream: Stream, name: str, teaches: str) -> str:
     whole = OURS if name.startswith("analytic") else METHOD
     final, average = (_over(stream, name, (whole,), m)[1] for m in ("final_accuracy", "average_accuracy"))
-    cells = [percent(_final(stream, name)), percent(final), percent(average), f"{teaches} {_verdict(average)}"]
+    cells = [
+        percent(_final(stream, name)),
+        percent(final),
+        percent(average),
+        teaches if name == whole else f"{teaches} {_verdict(final)}",
+    ]
     return f"| {name} | {' | '.join(cells)} |"
 
 
