@@ -73,12 +73,13 @@ def _kind(spec: RunSpec, where: Where) -> str:
     """What a run keeps of samples; empty where the run cannot be made: it will say why itself."""
     try:
         place_of(where).reader(spec.stream.dataset)
-        return _learner(spec, where).prepare([]).keeps
+        return learner_of(spec, where).prepare([]).keeps
     except MmclEdgeError:
         return ""
 
 
-def _learner(spec: RunSpec, where: Where) -> Learner:
+def learner_of(spec: RunSpec, where: Where) -> Learner:
+    """The learner of a run, new, on the host that all runs share."""
     place = place_of(where)
     config = MethodConfig.model_validate(spec.config["method"])
     host = Host(place.runtime.backbones, config, place.runtime.preprocess, spec.seed, place.features)
@@ -92,4 +93,4 @@ def fill(spec: RunSpec, condition: str, start: int, where: Where) -> None:
     samples = [place.samples(spec.stream)[one] for one in ids]
     if condition != CLEAN:
         samples = [place.under(condition, sample) for sample in samples]
-    _learner(spec, where).prepare(samples)
+    learner_of(spec, where).prepare(samples)

@@ -19,17 +19,15 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from mmcl_edge.benchmark.evaluation import Measured, confusion_of, learn_stream, routing_of
-from mmcl_edge.benchmark.filling import fill_features
+from mmcl_edge.benchmark.filling import fill_features, learner_of
 from mmcl_edge.benchmark.memory import peak_bytes, reset_peak
 from mmcl_edge.benchmark.place import Where, place_of
 from mmcl_edge.benchmark.records import Cost, RunRecord, key_of, path_of, prepare_folder, write_record
 from mmcl_edge.benchmark.streams import build_stream
 from mmcl_edge.benchmark.suites import StreamSpec, Suite
 from mmcl_edge.benchmark.workers import finished, worker_pool
-from mmcl_edge.config import MethodConfig
 from mmcl_edge.errors import MmclEdgeError
 from mmcl_edge.learners.catalogue import entry
-from mmcl_edge.learners.host import Host
 from mmcl_edge.learners.protocol import MEMORY, Learner
 
 logger = logging.getLogger(__name__)
@@ -173,12 +171,11 @@ def run_one(spec: RunSpec, where: Where) -> RunRecord:
         InputError: dataset, scenario, budget and learner do not fit together.
     """
     place, started = place_of(where), time.time()
-    chosen, stream = entry(spec.learner), spec.stream
+    stream = spec.stream
     rows = place.reader(stream.dataset).rows
     experiences = build_stream(stream, rows, spec.seed, place.samples(stream))
-    config = MethodConfig.model_validate(spec.config["method"])
     reset_peak()
-    learner = chosen.make(Host(place.runtime.backbones, config, place.runtime.preprocess, spec.seed, place.features))
+    learner = learner_of(spec, where)
     measured = learn_stream(
         learner, experiences, scenario=stream.scenario, conditions=stream.conditions, change=place.under
     )
