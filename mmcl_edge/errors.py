@@ -39,6 +39,14 @@ class PackError(IntegrityError):
     """A pack is missing, broken, of an unsupported schema, or made for another bundle."""
 
 
+class SignatureError(PackError):
+    """A pack's signatures are missing, changed, of another pack, or fewer than required."""
+
+
+class KeyFileError(InputError):
+    """A key is missing, broken, ended, readable by others, or its passphrase is wrong."""
+
+
 class ProviderError(InputError):
     """The execution provider asked for is not the one that would run."""
 

@@ -42,8 +42,11 @@ MAX_BYTES = {
 CONTENT_NAMES = frozenset(MAX_BYTES) - {MANIFEST_NAME}
 """The files that ``pack.json`` lists with their digests."""
 
-DETACHED_NAMES: frozenset[str] = frozenset()
-"""Files that may lie beside ``pack.json`` and are not under its digest: the place of a signature envelope."""
+SIGNATURES_NAME = "signatures.json"
+MAX_SIGNATURES_BYTES = 64 << 10
+
+DETACHED_NAMES: frozenset[str] = frozenset({SIGNATURES_NAME})
+"""Files that may lie beside ``pack.json`` and are not under its digest."""
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, AfterValidator(check_name)]

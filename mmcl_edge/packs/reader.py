@@ -23,6 +23,7 @@ from mmcl_edge.packs.manifest import (
     EVAL_NAME,
     MANIFEST_NAME,
     MAX_BYTES,
+    MAX_SIGNATURES_BYTES,
     SCHEMA_VERSION,
     TENSORS_NAME,
     PackManifest,
@@ -102,7 +103,7 @@ def read_pack(path: Path | str, *, expected_digest: str | None = None, bundle_di
     3. It fits the schema: unknown fields are refused; it lists exactly the known files, each within its size limit;
        label indices are 0, 1, 2, ..., label names are unique and their ids derived from them.
     4. Its ``minimum_runtime`` is not above this release.
-    5. The folder holds the listed files and nothing else: no further file, no folder, no link.
+    5. The folder holds the listed files, at most a file of signatures, and nothing else: no folder, no link.
     6. Its digest is the expected one, if the caller expects one.
     7. Every file has its stated size (looked at before reading) and its stated sha256.
     8. It was made for the bundle ``bundle_digest``, if the caller names one.
@@ -217,6 +218,10 @@ def _check_entries(folder: Path) -> None:
                 raise PackError(
                     f"The pack at {folder} should hold {len(MAX_BYTES)} plain files and nothing else, "
                     f"but holds {entry.name!r}; {_ADVICE}."
+                )
+            if entry.name in DETACHED_NAMES and entry.stat(follow_symlinks=False).st_size > MAX_SIGNATURES_BYTES:
+                raise PackError(
+                    f"{entry.path} may have {MAX_SIGNATURES_BYTES:,} bytes, but has more; it was not read. {_ADVICE}."
                 )
 
 

@@ -1,0 +1,401 @@
+"""Keys that sign: ed25519 pairs in a folder, one a name.
+
+Layout of a folder of keys (0700)::
+
+    <name>.pem                  private part: PKCS #8, encrypted where a passphrase was given; 0600
+    <name>.pub.json             public part: what is handed out (``PublicKey``)
+    <name>.<id>.pem, .pub.json  the same of a key that another took the place of; <id> is its key id's beginning
+
+Rules:
+
+1. A key id is the sha256 of the public part, as TUF computes it; a file that states another is refused.
+2. A private file that other users could read is refused before it is read.
+3. A new name never overwrites a file. ``rotate`` keeps the old key, public and private, under its id: a change of
+   keys in a fleet is signed with the old one and the new one. ``forget`` then removes the private part.
+4. An ended key (rotated or revoked) signs nothing, unless the caller says that this is what it is for.
+5. The environment may hold the private part itself (``MMCL_EDGE_KEY_<NAME>``); then no file is read.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import platformdirs
+from pydantic import Field, ValidationError, model_validator
+
+from mmcl_edge.errors import IntegrityError, KeyFileError
+from mmcl_edge.fileio import fsync_folder, pretty_json, read_bounded, storage_errors, write_atomic
+from mmcl_edge.packs.manifest import validation_sentence
+from mmcl_edge.types import FrozenModel
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from securesystemslib.signer import CryptoSigner, SSlibKey
+
+KEYS_VARIABLE = "MMCL_EDGE_KEYS"
+KEY_VARIABLE = "MMCL_EDGE_KEY_"
+"""Followed by a key's name in capitals, dashes as underscores: the private part itself, in PEM."""
+
+DEVICE_KEY = "device"
+MAX_PUBLIC_BYTES = 4096
+MAX_PRIVATE_BYTES = 16384
+KEY_ID_CHARS = 16
+"""Letters of a key id in the file names of keys that have ended."""
+
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
+_ENCRYPTED = b"BEGIN ENCRYPTED PRIVATE KEY"
+
+Status = Literal["active", "rotated", "revoked"]
+
+
+class PublicKey(FrozenModel):
+    """The public part of a key: contents of ``<name>.pub.json``, and what a fleet is given to enrol a device."""
+
+    schema_version: Literal[1] = 1
+    name: str = Field(pattern=rf"^{_NAME.pattern}$")
+    keyid: str = Field(pattern=r"^[0-9a-f]{64}$", description="sha256 of the public part.")
+    keytype: Literal["ed25519"] = "ed25519"
+    public: str = Field(pattern=r"^[0-9a-f]{64}$", description="The 32 bytes of the public key.")
+    made: str = Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$", description="When it was made, UTC.")
+    status: Status = "active"
+    ended: str | None = Field(None, pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$", description="When it ended, UTC.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> PublicKey:
+        if self.key.keyid != self.keyid:
+            raise ValueError(f"the key id should be {self.key.keyid[:16]}..., but is {self.keyid[:16]}...")
+        if (self.status == "active") != (self.ended is None):
+            raise ValueError("a key has an end exactly where its status is not 'active'")
+        return self
+
+    @property
+    def key(self) -> SSlibKey:
+        """The key as securesystemslib and python-tuf take it."""
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+        from securesystemslib.signer import SSlibKey
+
+        return SSlibKey.from_crypto(Ed25519PublicKey.from_public_bytes(bytes.fromhex(self.public)))
+
+    @property
+    def fingerprint(self) -> str:
+        """The first 128 bits of the key id in groups of four, to be compared by eye or by telephone."""
+        return " ".join(self.keyid[start : start + 4] for start in range(0, 32, 4))
+
+
+def release_keys_folder() -> Path:
+    """Where an admin's keys are: ``MMCL_EDGE_KEYS``, or ``mmcl-edge/keys`` in the user's folder of settings."""
+    chosen = os.environ.get(KEYS_VARIABLE)
+    return Path(chosen).expanduser().absolute() if chosen else platformdirs.user_config_path("mmcl-edge") / "keys"
+
+
+def device_keys_folder(trust_path: Path) -> Path:
+    """Where the identity of a device is, in the folder ``trust`` of its workspace."""
+    return trust_path / "keys"
+
+
+def read_public_key(file: Path) -> PublicKey:
+    """The public key in ``file``, checked against its own id.
+
+    Raises:
+        KeyFileError: missing, too large, or not a public key.
+    """
+    try:
+        return PublicKey.model_validate_json(read_bounded(file, MAX_PUBLIC_BYTES), strict=True)
+    except ValidationError as error:
+        problem = validation_sentence(error)
+        raise KeyFileError(
+            f"{file} should be a public key (NAME.pub.json), but is none: {problem}; "
+            "write it again with 'mmcl-edge keys show NAME --public-out FILE'."
+        ) from error
+    except IntegrityError as error:
+        raise KeyFileError(str(error)) from error
+
+
+@dataclass(frozen=True, slots=True)
+class KeyStore:
+    """The keys in ``folder``.
+
+    Example:
+        >>> keys = KeyStore(release_keys_folder())  # doctest: +SKIP
+        >>> keys.new("root", "a long passphrase").fingerprint  # doctest: +SKIP
+        '51c0 ...'
+    """
+
+    folder: Path
+
+    def new(self, name: str, passphrase: str | None = None) -> PublicKey:
+        """Make a key pair; a name whose key was revoked may be taken again.
+
+        Args:
+            name: lower-case letters, digits and dashes.
+            passphrase: encrypts the private file; ``None`` or empty leaves it plain.
+
+        Raises:
+            KeyFileError: the name is no name, or a key of that name is there.
+            StorageError: the folder cannot be written.
+        """
+        self._check_name(name)
+        if self._public_file(name).exists() and (old := self.public(name)).status == "revoked":
+            self._set_aside(old)
+        elif (found := next((f for f in (self._public_file(name), self._file(name)) if f.exists()), None)) is not None:
+            raise KeyFileError(
+                f"{found} exists already; use that key, put another in its place with 'mmcl-edge keys rotate {name}', "
+                "or choose another name."
+            )
+        return self._write(name, passphrase)
+
+    def names(self) -> tuple[str, ...]:
+        """Names of all keys here, in order; keys that another took the place of are not named."""
+        files = self.folder.glob("*.pub.json") if self.folder.is_dir() else ()
+        return tuple(sorted(name for file in files if _NAME.fullmatch(name := file.name.removesuffix(".pub.json"))))
+
+    def public(self, name: str) -> PublicKey:
+        """The public part of the key ``name``; of the one in the environment, if one is there.
+
+        Raises:
+            KeyFileError: there is none, or it is broken.
+        """
+        self._check_name(name)
+        if _from_environment(name) is not None:
+            return _public_of(name, self.signer(name))
+        file = self._public_file(name)
+        if not file.is_file():
+            raise KeyFileError(
+                f"Expected a key {name!r} in {self.folder}, but there is none; make it with 'mmcl-edge keys new "
+                f"{'--device' if name == DEVICE_KEY else name}'."
+            )
+        return self._named(read_public_key(file), name, file)
+
+    def ended(self, name: str) -> tuple[PublicKey, ...]:
+        """The keys that ``name`` had before, oldest first.
+
+        Raises:
+            KeyFileError: one of them is broken.
+        """
+        self._check_name(name)
+        files = sorted(self.folder.glob(f"{name}.{'[0-9a-f]' * KEY_ID_CHARS}.pub.json"))
+        found = (self._named(read_public_key(file), name, file) for file in files)
+        return tuple(sorted(found, key=lambda key: (key.ended or "", key.keyid)))
+
+    def is_encrypted(self, name: str, *, keyid: str | None = None) -> bool:
+        """Whether the private part of ``name`` needs a passphrase.
+
+        Raises:
+            KeyFileError: there is none, or other users could read it.
+        """
+        return _ENCRYPTED in self._private(name, keyid)
+
+    def signer(self, name: str, passphrase: str | None = None, *, keyid: str | None = None) -> CryptoSigner:
+        """What signs with the key ``name``.
+
+        Args:
+            name: of the key.
+            passphrase: of its private file, where that is encrypted.
+            keyid: names one key of this name, which may have ended: to sign the change to its successor.
+
+        Raises:
+            KeyFileError: missing, ended and not asked for by its id, readable by others, or a wrong passphrase.
+        """
+        from securesystemslib.signer import CryptoSigner
+
+        self._check_name(name)
+        signer = CryptoSigner(_load_private(self._private(name, keyid), passphrase, name))
+        if _from_environment(name) is None:
+            self._check_pair(name, keyid, signer.public_key.keyid)
+        return signer
+
+    def rotate(self, name: str, passphrase: str | None = None) -> PublicKey:
+        """Put a new key in the place of ``name``; the old one is kept under its id, and marked with its end.
+
+        Order: public and private part of the old key under its id; private, then public part of the new one. A cut
+        in between is mended by the same call.
+
+        Args:
+            name: of the key.
+            passphrase: encrypts the new private file.
+
+        Raises:
+            KeyFileError: there is no such key.
+            StorageError: the folder cannot be written.
+        """
+        if _from_environment(name) is not None:
+            raise KeyFileError(
+                f"The key {name!r} is in the environment ({_variable(name)}), where it cannot be changed; "
+                "unset that, and make its successor where the environment comes from."
+            )
+        self._set_aside(self.public(name))
+        return self._write(name, passphrase)
+
+    def revoke(self, name: str) -> PublicKey:
+        """Mark the key ``name`` as revoked, with its end. Its private part stays, and signs only if named by its id.
+
+        Raises:
+            KeyFileError: there is no such key.
+            StorageError: the folder cannot be written.
+        """
+        key = self.public(name)
+        if key.status != "active":
+            return key
+        ended = key.model_copy(update={"status": "revoked", "ended": _now()})
+        self._write_public(self._public_file(name), ended)
+        return ended
+
+    def forget(self, name: str, keyid: str) -> bool:
+        """Remove the private part of a key of ``name`` that has ended; returns whether there was one.
+
+        Raises:
+            KeyFileError: no ended key of that id is here.
+            StorageError: the folder cannot be written.
+        """
+        if keyid not in {key.keyid for key in self.ended(name)}:
+            raise KeyFileError(
+                f"Expected a key {keyid[:16]}... that {name!r} had before, but there is none; "
+                "see 'mmcl-edge keys show'."
+            )
+        file = self._file(name, keyid)
+        found = file.exists()
+        with storage_errors(file), suppress(FileNotFoundError):
+            file.unlink()
+            fsync_folder(self.folder)
+        return found
+
+    def _write(self, name: str, passphrase: str | None) -> PublicKey:
+        from securesystemslib.signer import CryptoSigner
+
+        signer = CryptoSigner.generate_ed25519()
+        key = _public_of(name, signer)
+        self._make_folder()
+        write_atomic(self._file(name), _pem(signer, passphrase), mode=0o600)
+        self._write_public(self._public_file(name), key)
+        return key
+
+    def _write_public(self, file: Path, key: PublicKey) -> None:
+        write_atomic(file, pretty_json(key.model_dump(mode="json")))
+
+    def _make_folder(self) -> None:
+        with storage_errors(self.folder):
+            if not self.folder.is_dir():
+                self.folder.mkdir(parents=True, mode=0o700)
+                self.folder.chmod(0o700)
+
+    def _set_aside(self, key: PublicKey) -> None:
+        """Keep ``key`` under its id. The private file may already be its successor's, if a change was cut short."""
+        public, private = self._public_file(key.name, key.keyid), self._file(key.name, key.keyid)
+        if key.status == "active":
+            key = key.model_copy(update={"status": "rotated", "ended": _now()})
+        if self._file(key.name).exists() and not private.exists():
+            write_atomic(private, self._private(key.name, None, ended=True), mode=0o600)
+        if not public.exists():
+            self._write_public(public, key)
+
+    def _private(self, name: str, keyid: str | None, *, ended: bool = False) -> bytes:
+        environment = _from_environment(name)
+        if environment is not None and keyid is None:
+            return environment
+        current = self.public(name) if self._public_file(name).is_file() else None
+        if keyid is None and current is not None and current.status != "active" and not ended:
+            raise KeyFileError(
+                f"The key {name!r} was {current.status} on {current.ended}, so it signs nothing any more; "
+                f"make another with 'mmcl-edge keys new {name}'."
+            )
+        is_current = keyid is None or (current is not None and keyid == current.keyid)
+        return _read_private(self._file(name, None if is_current else keyid), name)
+
+    def _check_pair(self, name: str, keyid: str | None, found: str) -> None:
+        expected = keyid or self.public(name).keyid
+        if found != expected:
+            raise KeyFileError(
+                f"The private part of {name!r} belongs to the key {found[:16]}..., but its public part is "
+                f"{expected[:16]}...; if a change of keys was cut short, run 'mmcl-edge keys rotate {name}' again."
+            )
+
+    def _named(self, key: PublicKey, name: str, file: Path) -> PublicKey:
+        if key.name != name:
+            raise KeyFileError(f"{file} should hold the key {name!r}, but holds {key.name!r}; give the file its name.")
+        return key
+
+    def _check_name(self, name: str) -> None:
+        if not _NAME.fullmatch(name):
+            raise KeyFileError(
+                f"{name!r} cannot name a key; use up to 32 lower-case letters, digits and dashes, a letter first."
+            )
+
+    def _file(self, name: str, keyid: str | None = None) -> Path:
+        return self.folder / (f"{name}.pem" if keyid is None else f"{name}.{keyid[:KEY_ID_CHARS]}.pem")
+
+    def _public_file(self, name: str, keyid: str | None = None) -> Path:
+        return self._file(name, keyid).with_suffix(".pub.json")
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _variable(name: str) -> str:
+    return KEY_VARIABLE + name.upper().replace("-", "_")
+
+
+def _from_environment(name: str, environment: Mapping[str, str] = os.environ) -> bytes | None:
+    found = environment.get(_variable(name))
+    return found.encode() if found else None
+
+
+def _public_of(name: str, signer: CryptoSigner) -> PublicKey:
+    key = signer.public_key
+    return PublicKey(name=name, keyid=key.keyid, public=key.keyval["public"], made=_now())
+
+
+def _pem(signer: CryptoSigner, passphrase: str | None) -> bytes:
+    from cryptography.hazmat.primitives.serialization import (
+        BestAvailableEncryption,
+        Encoding,
+        PrivateFormat,
+        load_pem_private_key,
+    )
+
+    if not passphrase:
+        return signer.private_bytes
+    key = load_pem_private_key(signer.private_bytes, None)
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(passphrase.encode()))
+
+
+def _read_private(file: Path, name: str) -> bytes:
+    if not file.is_file():
+        raise KeyFileError(
+            f"Expected the private part of the key {name!r} at {file}, but there is none; restore it, or set "
+            f"{_variable(name)} to its text."
+        )
+    if stat.S_IMODE(file.stat().st_mode) & 0o077:
+        raise KeyFileError(f"{file} could be read by other users; run 'chmod 600 {file}' and ask who has read it.")
+    try:
+        return read_bounded(file, MAX_PRIVATE_BYTES)
+    except IntegrityError as error:
+        raise KeyFileError(str(error)) from error
+
+
+def _load_private(pem: bytes, passphrase: str | None, name: str) -> Ed25519PrivateKey:
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    encrypted = _ENCRYPTED in pem
+    if encrypted and not passphrase:
+        raise KeyFileError(f"The key {name!r} needs its passphrase; set MMCL_EDGE_PASSPHRASE, or type it when asked.")
+    try:
+        key = load_pem_private_key(pem, passphrase.encode() if encrypted and passphrase else None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        hint = "the passphrase is wrong, or the file is damaged" if encrypted else "it is no private key in PEM"
+        raise KeyFileError(f"The private part of the key {name!r} cannot be read: {hint}; try again.") from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise KeyFileError(
+            f"The key {name!r} should be ed25519, but is another kind; make one with 'mmcl-edge keys new'."
+        )
+    return key
