@@ -75,6 +75,38 @@ class WorkerError(MmclEdgeError):
     """A process that worked for a command was ended from outside."""
 
 
+class MergeError(InputError):
+    """Packs cannot be merged as asked: other bundles or shapes, no common parent, weights that do not fit."""
+
+
+class StoreError(InputError):
+    """An object store cannot be used: unreachable, no such bucket, no permission, read-only, a mistyped URL."""
+
+
+class MissingObjectError(StoreError):
+    """The store answers, but the object asked for is not there."""
+
+
+class OversizedObjectError(StoreError):
+    """An object is larger than the caller accepts; it was not read to its end."""
+
+
+class FleetError(InputError):
+    """A fleet refuses what an admin asks for: an unknown channel, a missing key, a pack that does not fit."""
+
+
+class ConflictError(FleetError):
+    """Another admin changed the fleet at the same moment and was first; running the command again is enough."""
+
+
+class TrustError(IntegrityError):
+    """What a store gives is not what the fleet's keys signed: an attack, or a store that was meddled with."""
+
+
+class ExpiredError(InputError):
+    """Signed metadata is genuine but too old to act on: not refreshed, held back on its way, or the clock is wrong."""
+
+
 class RejectedError(MmclEdgeError):
     """An adapt run finished but its pack was refused by the acceptance rule. Exit code 3."""
 

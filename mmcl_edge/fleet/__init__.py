@@ -1,0 +1,1 @@
+"""Fleets: many devices, one store; what they learn is gathered, merged and sent back."""
