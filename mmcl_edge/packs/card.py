@@ -17,7 +17,7 @@ def model_card(contents: PackContents) -> str:
 
 
 def _facts(contents: PackContents) -> list[str]:
-    size = sum(tensor.numel() * tensor.element_size() for tensor in contents.tensors.values())
+    size = sum(tensor.nbytes for tensor in contents.tensors.values())
     frozen = sum(expert.frozen for expert in contents.experts)
     rows = [
         ("version", contents.version),

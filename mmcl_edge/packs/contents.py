@@ -21,7 +21,8 @@ class PackContents:
     """Everything ``write_pack`` needs. Mappings hold plain JSON values, finite and free of times and paths.
 
     Attributes:
-        tensors: names such as ``blocks.0.experts.e0.audio.down`` to tensors of any accepted dtype.
+        tensors: names such as ``blocks.0.experts.e0.audio.down`` to tensors of any accepted dtype; arrays
+            of numpy are fine, if all are.
         config: the method's configuration.
         bundle_digest: the bundle that the tensors belong to.
         labels: class names (NFC) in the order of the head's rows.

@@ -30,7 +30,7 @@ from mmcl_edge.packs.manifest import (
     Parent,
     validation_sentence,
 )
-from mmcl_edge.packs.tensors import check_tensors
+from mmcl_edge.packs.tensors import TensorEntry, check_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -49,6 +49,7 @@ class Pack:
         config: the method's configuration.
         module: what else is needed to rebuild the module.
         evaluation: figures of ``eval.json``.
+        entries: where each tensor lies in the tensors file.
     """
 
     path: Path
@@ -57,6 +58,7 @@ class Pack:
     config: MethodConfig
     module: Mapping[str, Any]
     evaluation: Mapping[str, Any]
+    entries: Mapping[str, TensorEntry]
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """The tensors by name, in their own memory (the file is never mapped).
@@ -87,6 +89,20 @@ def read_manifest(path: Path | str) -> tuple[PackManifest, str]:
     folder = Path(path)
     with _readable(folder):
         data = _manifest_bytes(folder)
+    return parse_manifest(data, str(folder))
+
+
+def parse_manifest(data: bytes, place: str) -> tuple[PackManifest, str]:
+    """Manifest and digest of a pack, from the bytes of its ``pack.json``: rules 1 to 4 of ``read_pack``.
+
+    Args:
+        data: no more than ``MAX_BYTES`` allows.
+        place: what messages call the pack's folder or archive.
+
+    Raises:
+        PackError: a rule fails.
+    """
+    folder = Path(place)
     _check_schema_version(_parse_canonical(data, folder), folder)
     manifest = _validated(data, folder)
     _check_minimum_runtime(manifest, folder)
@@ -121,10 +137,10 @@ def read_pack(path: Path | str, *, expected_digest: str | None = None, bundle_di
         _check_digest(folder, digest, expected_digest)
         contents = {entry.path: _content(folder, manifest, entry.path) for entry in manifest.files}
     _check_bundle(manifest, digest, bundle_digest)
-    check_tensors(contents[TENSORS_NAME])
+    entries = check_tensors(contents[TENSORS_NAME])
     config, module = _config(contents[CONFIG_NAME], folder)
     evaluation = _object(contents[EVAL_NAME], folder / EVAL_NAME)
-    return Pack(folder, manifest, digest, config, module, evaluation)
+    return Pack(folder, manifest, digest, config, module, evaluation, entries)
 
 
 def holds_pack(path: Path, digest: str) -> bool:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mmcl_edge.errors import PackError
 
@@ -54,11 +55,25 @@ class TensorEntry:
     end: int
 
 
-def serialise(tensors: Mapping[str, torch.Tensor]) -> bytes:
-    """``tensors`` as the bytes of a safetensors file: the same bytes for the same names and values."""
+def serialise(tensors: Mapping[str, torch.Tensor | NDArray[Any]]) -> bytes:
+    """``tensors`` as the bytes of a safetensors file: the same bytes for the same names and values.
+
+    Arrays of numpy alone are written without torch.
+    """
+    arrays = {name: value for name, value in tensors.items() if isinstance(value, np.ndarray)}
+    if len(arrays) == len(tensors):
+        from safetensors.numpy import save as save_arrays
+
+        return save_arrays(
+            {name: np.ascontiguousarray(arrays[name]).reshape(arrays[name].shape) for name in sorted(arrays)}
+        )
+    import torch
     from safetensors.torch import save
 
-    return save({name: tensors[name].detach().cpu().contiguous().clone() for name in sorted(tensors)})
+    values = {
+        name: value if isinstance(value, torch.Tensor) else torch.from_numpy(value) for name, value in tensors.items()
+    }
+    return save({name: values[name].detach().cpu().contiguous().clone() for name in sorted(values)})
 
 
 def check_tensors(data: bytes) -> dict[str, TensorEntry]:
@@ -77,6 +92,23 @@ def check_tensors(data: bytes) -> dict[str, TensorEntry]:
     for name, entry in entries.items():
         _check_values(name, entry, values)
     return entries
+
+
+def parse_layout(data: bytes, *, size_bytes: int | None = None) -> tuple[dict[str, TensorEntry], int]:
+    """The entries of a tensors file and the byte where its values begin: rules 1 to 4 of ``check_tensors``.
+
+    Args:
+        data: the file, or its beginning up to the end of the header at least.
+        size_bytes: of the whole file, where ``data`` is not all of it.
+
+    Raises:
+        PackError: a rule fails.
+    """
+    header, _ = _split(data)
+    start = 8 + len(header)
+    entries = {name: _entry(name, raw) for name, raw in _parse(header).items()}
+    _check_layout(entries, (len(data) if size_bytes is None else size_bytes) - start)
+    return entries, start
 
 
 def _refuse(problem: str) -> PackError:
