@@ -24,9 +24,10 @@ from mmcl_edge.data.clips import clipped
 from mmcl_edge.data.task_folder import decode_task, read_task
 from mmcl_edge.errors import CalibrationError, PackError
 from mmcl_edge.learners.confidence import Answers, Calibrated, auroc, calibrate_on, reliability, unknown_score
-from mmcl_edge.learners.mmcl import MmclLearner
-from mmcl_edge.learners.persistence import familiarity_of, model_from_pack, recalibrated
+from mmcl_edge.learners.features import FeatureCache
+from mmcl_edge.learners.persistence import familiarity_of, recalibrated
 from mmcl_edge.packs import Pack, read_pack, write_pack
+from mmcl_edge.runtime.course import Start, course_for
 from mmcl_edge.runtime.engine import Runtime
 from mmcl_edge.runtime.replay_store import ReplayStore, content_digest
 from mmcl_edge.runtime.workspace import Workspace
@@ -127,13 +128,16 @@ class _Calibration:
         self.store = ReplayStore(workspace.replay_path)
         self.exemplars = self.store.read(pack.digest)
         self.set_aside = 0
-        self.learner = MmclLearner(
-            model_from_pack(pack, runtime.backbones),
+        start = Start(
             pack.config,
+            parent=pack,
+            exemplars=(),
+            backbones=runtime.backbones,
             preprocess=runtime.preprocess,
             seed=0,
-            labels=pack.manifest.label_names,
+            features=FeatureCache(),
         )
+        self.learner = course_for(start).pupil
 
     def run(self) -> ConfidenceReport:
         known, strangers = self._samples()

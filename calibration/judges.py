@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from mmcl_edge.adapters.encoder import pool_output
 from mmcl_edge.adapters.inputs import Item, collate
-from mmcl_edge.learners.persistence import model_from_pack
+from mmcl_edge.learners.persistence import predictor_from_pack
 from mmcl_edge.packs import Pack
 from mmcl_edge.types import Backbone
 
@@ -51,7 +51,7 @@ class PackJudge:
 
     def answers(self, backbones: Backbones, items: Sequence[Item]) -> list[str]:
         """See ``Judge.answers``; samples one by one, as ``Runtime.predict`` sees them."""
-        model = model_from_pack(self.pack, backbones)
+        model = predictor_from_pack(self.pack, backbones)
         labels = self.pack.manifest.label_names
         with torch.inference_mode():
             batches = (model.encoder.collate(model.encoder.prepare([item])) for item in items)

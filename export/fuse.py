@@ -109,8 +109,7 @@ def _refuse_taken_folder(out: Path, *, force: bool) -> None:
 
 def _model(bundle: Bundle, pack: Pack) -> Model:
     model = model_from_pack(pack, {entry.modality: StandIn(entry) for entry in bundle.manifest.backbones})
-    for block in model.blocks:
-        block.bank.fix()
+    model.fix()
     return model
 
 

@@ -15,6 +15,7 @@ from mmcl_edge.types import FrozenModel
 
 FeaturePrecision = Literal["fp32", "fp16", "int8"]
 Voters = Literal["joint", "all"]
+LearnerName = Literal["mmcl", "analytic"]
 
 
 class AdapterConfig(FrozenModel):
@@ -145,6 +146,12 @@ class TrainConfig(FrozenModel):
 class MethodConfig(FrozenModel):
     """Everything that shapes a learner. Stored in each pack's ``adapter_config.json``."""
 
+    learner: LearnerName = Field(
+        "mmcl",
+        description="mmcl: adapters, router and head, trained by gradient (paper 1). analytic: closed-form heads on "
+        "frozen features, learned in one look, whose sums add up over devices [I]. Packs made before there was a "
+        "choice are 'mmcl'.",
+    )
     adapter: AdapterConfig = AdapterConfig()
     head: HeadConfig = HeadConfig(voters="all")
     loss: LossConfig = LossConfig()

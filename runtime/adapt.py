@@ -27,7 +27,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from mmcl_edge.adapters.model import build_model
 from mmcl_edge.config import AdaptConfig, MethodConfig
 from mmcl_edge.data.clips import clipped
 from mmcl_edge.data.streams import Experience
@@ -35,14 +34,12 @@ from mmcl_edge.data.task_folder import TaskFolder, decode_task, read_task
 from mmcl_edge.errors import CalibrationError, InputError
 from mmcl_edge.fileio import canonical_json, sha256_bytes
 from mmcl_edge.learners.confidence import Calibrated, calibrate_on
-from mmcl_edge.learners.experience_run import ExperienceRun
 from mmcl_edge.learners.features import FeatureCache
-from mmcl_edge.learners.mmcl import MmclLearner
-from mmcl_edge.learners.persistence import CALIBRATE, contents_of, model_from_pack
+from mmcl_edge.learners.persistence import CALIBRATE, contents_of
 from mmcl_edge.learners.protocol import OnProgress
-from mmcl_edge.learners.randomness import generator_for
 from mmcl_edge.packs import Confidence, Pack, PackContents, read_manifest, read_pack, write_pack
 from mmcl_edge.replay.buffer import ReplayBuffer
+from mmcl_edge.runtime.course import Course, Pace, Pupil, Start, course_for
 from mmcl_edge.runtime.engine import Runtime
 from mmcl_edge.runtime.feature_store import DiskFeatures
 from mmcl_edge.runtime.holdout import accuracies, divide
@@ -129,9 +126,10 @@ class _Adaptation:
         if self.parent is not None and not old.holdout:
             logger.warning("the pack in use has no held-out samples here, so its classes cannot be checked")
         train, holdout = divide(samples, self.request.adapt, old)
-        learner = self._learner(old)
+        course = self._course(old)
+        learner = course.pupil
         before = accuracies(learner, old.holdout, holdout)
-        run, resumed = self._train(learner, Experience(task.name, train, holdout, task.classes), record)
+        epochs, resumed = self._train(course, Experience(task.name, train, holdout, task.classes), record)
         self.events.on_stage("evaluate")
         after = accuracies(learner, old.holdout, holdout)
         report = AdaptReport(
@@ -148,9 +146,9 @@ class _Adaptation:
             train_samples=len(train),
             holdout_samples=len(holdout),
             skipped=len(skipped),
-            exemplars=len(learner.buffer),
-            exemplar_bytes=learner.buffer.size_bytes,
-            epochs=run.epoch,
+            exemplars=len(course.exemplars),
+            exemplar_bytes=ReplayBuffer(course.exemplars).size_bytes,
+            epochs=epochs,
             resumed_from_epoch=resumed,
             parent_digest=None if self.parent is None else self.parent.digest,
         )
@@ -160,7 +158,7 @@ class _Adaptation:
             budget_bytes=learner.config.replay.budget_bytes,
             seed=self.request.adapt.seed,
         )
-        return self._keep(report, learner, train, Exemplars(learner.buffer.exemplars, held.exemplars), record)
+        return self._keep(report, course, train, Exemplars(course.exemplars, held.exemplars), record)
 
     def _read_task(self) -> TaskFolder:
         known = () if self.parent is None else self.parent.manifest.label_names
@@ -234,43 +232,26 @@ class _Adaptation:
             manifest = read_manifest(folder)[0] if folder.is_dir() else None
         return found
 
-    def _learner(self, old: Exemplars) -> MmclLearner:
-        method, seed = self.request.method, self.request.adapt.seed
-        if self.parent is None:
-            generator = generator_for(seed, "model")
-            model = build_model(method.adapter, method.head, self.runtime.backbones, generator=generator)
-            return MmclLearner(model, method, preprocess=self.runtime.preprocess, seed=seed, features=self._features())
-        _check_same_model(method, self.parent)
-        return MmclLearner(
-            model_from_pack(self.parent, self.runtime.backbones),
+    def _course(self, old: Exemplars) -> Course:
+        method = self.request.method
+        if self.parent is not None:
+            _check_same_model(method, self.parent)
+        start = Start(
             method,
+            parent=self.parent,
+            exemplars=old.train,
+            backbones=self.runtime.backbones,
             preprocess=self.runtime.preprocess,
-            seed=seed,
-            labels=self.parent.manifest.label_names,
-            experiences=len(self.parent.manifest.experiences),
-            buffer=ReplayBuffer(old.train),
+            seed=self.request.adapt.seed,
             features=self._features(),
         )
+        return course_for(start)
 
-    def _train(
-        self, learner: MmclLearner, experience: Experience, record: RunRecord
-    ) -> tuple[ExperienceRun, int | None]:
+    def _train(self, course: Course, experience: Experience, record: RunRecord) -> tuple[int, int | None]:
         self.events.on_stage("prepare")
-        run = learner.begin(experience)
-        checkpoint = record.checkpoint()
-        if checkpoint is not None:
-            run.load_state_dict(checkpoint)
-        resumed = None if checkpoint is None else run.epoch
-        self.events.on_stage("train")
-        while run.epoch < run.epochs:
-            losses = run.train_epoch(self.events.on_progress)
-            record.save_checkpoint(run.state_dict())
-            self.events.on_epoch(run.epoch, losses)
-            if self._out_of_time():
-                logger.warning("stopped after epoch %d of %d: the time allowed is used up", run.epoch, run.epochs)
-                break
-        learner.finish(run)
-        return run, resumed
+        events = self.events
+        pace = Pace(lambda: events.on_stage("train"), events.on_progress, events.on_epoch, self._out_of_time)
+        return course.train(experience, record, pace)
 
     def _out_of_time(self) -> bool:
         limit = self.request.adapt.max_minutes
@@ -279,7 +260,7 @@ class _Adaptation:
     def _keep(
         self,
         report: AdaptReport,
-        learner: MmclLearner,
+        course: Course,
         train: Sequence[Sample],
         exemplars: Exemplars,
         record: RunRecord,
@@ -288,7 +269,7 @@ class _Adaptation:
         if not report.accepted:
             record.finish(report)
             return report
-        contents = self._contents(report, learner, train, exemplars)
+        contents = self._contents(report, course, train, exemplars)
         digest = write_pack(self.workspace.packs_path, contents)
         self.store.write(digest, exemplars)
         report = replace(report, pack_digest=digest, calibration_error=_calibration_error(contents.confidence))
@@ -300,25 +281,25 @@ class _Adaptation:
         return report
 
     def _contents(
-        self, report: AdaptReport, learner: MmclLearner, train: Sequence[Sample], exemplars: Exemplars
+        self, report: AdaptReport, course: Course, train: Sequence[Sample], exemplars: Exemplars
     ) -> PackContents:
         manifest = None if self.parent is None else self.parent.manifest
         counts: dict[str, int] = {} if manifest is None else dict(manifest.sample_counts)
         for sample in train:
             counts[sample.label or ""] = counts.get(sample.label or "", 0) + 1
         return contents_of(
-            learner.model,
-            learner.config,
+            course.learned(),
+            course.pupil.config,
             bundle_digest=self.runtime.bundle.family,
-            labels=learner.labels,
+            labels=course.pupil.labels,
             parents=() if self.parent is None else (self.parent,),
             sample_counts=counts,
             experiences=(*(() if manifest is None else manifest.experiences), report.task),
             evaluation=report.evaluation(),
-            calibrated=self._calibrated(learner, exemplars),
+            calibrated=self._calibrated(course.pupil, exemplars),
         )
 
-    def _calibrated(self, learner: MmclLearner, kept: Exemplars) -> Calibrated | None:
+    def _calibrated(self, learner: Pupil, kept: Exemplars) -> Calibrated | None:
         """Confidence, fitted on all held-out samples that are kept; ``None`` where they are too few."""
         rate = self.request.adapt.false_alarm_rate
         try:
@@ -333,6 +314,11 @@ def _calibration_error(found: Confidence | None) -> dict[str, float] | None:
 
 
 def _check_same_model(method: MethodConfig, parent: Pack) -> None:
+    if method.learner != parent.config.learner:
+        raise InputError(
+            f"The pack in use was made by the learner '{parent.config.learner}', but '{method.learner}' was asked for; "
+            "leave the option out, or start a new workspace (MMCL_EDGE_HOME) to change it."
+        )
     for part in ("adapter", "head"):
         asked, has = getattr(method, part), getattr(parent.config, part)
         for name in type(asked).model_fields:

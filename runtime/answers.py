@@ -57,7 +57,7 @@ class Voice:
     @classmethod
     def of(cls, pack: Pack) -> Voice:
         """That of ``pack``."""
-        blocks = 1 + max(expert.block for expert in pack.manifest.experts)
+        blocks = 1 + max((expert.block for expert in pack.manifest.experts), default=-1)
         experts = tuple(tuple(e.id for e in pack.manifest.experts if e.block == block) for block in range(blocks))
         familiarity = familiarity_of(pack)
         meter = None if familiarity is None else familiarity.meter()
@@ -65,7 +65,7 @@ class Voice:
 
     def word(self, raw: RawAnswer, latency_ms: Mapping[str, float]) -> list[Prediction]:
         """One ``Prediction`` for each sample of the pass."""
-        loads = expert_load(self.experts, raw.chosen)
+        loads = expert_load(self.experts, raw.chosen, samples=len(raw.logits))
         calibration = self.confidence
         scores: list[float | None] = [None] * len(loads)
         logits = raw.logits
@@ -87,9 +87,14 @@ class Voice:
         ]
 
 
-def expert_load(experts: Sequence[Sequence[str]], chosen: Sequence[tuple[Tensor, Tensor]]) -> list[dict[str, float]]:
-    """For each sample: expert id to its mean gate weight over the blocks; chosen experts only, sums to 1."""
-    loads: list[dict[str, float]] = [{} for _ in range(len(chosen[0][0]))]
+def expert_load(
+    experts: Sequence[Sequence[str]], chosen: Sequence[tuple[Tensor, Tensor]], *, samples: int
+) -> list[dict[str, float]]:
+    """For each sample: expert id to its mean gate weight over the blocks; chosen experts only, sums to 1.
+
+    Empty where the model has no experts.
+    """
+    loads: list[dict[str, float]] = [{} for _ in range(samples)]
     for ids, (index, weights) in zip(experts, chosen, strict=True):
         rows = (weights / len(chosen)).tolist()
         for load, positions, values in zip(loads, index.tolist(), rows, strict=True):

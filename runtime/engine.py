@@ -19,12 +19,14 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from mmcl_edge.adapters.encoder import InlineEncoder, LadderEncoder
+from mmcl_edge.adapters.encoder import LadderEncoder
 from mmcl_edge.adapters.inputs import Item, collate
 from mmcl_edge.adapters.model import Model
 from mmcl_edge.bundle import Bundle
 from mmcl_edge.errors import InputError
-from mmcl_edge.learners.persistence import model_from_pack
+from mmcl_edge.learners.analytic.model import AnalyticModel
+from mmcl_edge.learners.analytic.moments import MomentEncoder
+from mmcl_edge.learners.persistence import predictor_from_pack
 from mmcl_edge.packs import Pack, read_pack
 from mmcl_edge.runtime.answers import RawAnswer, Voice
 from mmcl_edge.runtime.predict_graph import BoundModel, PredictGraphs
@@ -43,7 +45,7 @@ MAX_BATCH = 16
 class _Loaded:
     """One pack in use. Never changed, so whoever holds it sees one pack only."""
 
-    model: Model
+    model: Model | AnalyticModel
     device: torch.device
     bound: BoundModel
     pack: Pack
@@ -146,9 +148,9 @@ class Runtime:
         """
         self._check_open()
         read = read_pack(pack, bundle_digest=self.bundle.family)
-        model = model_from_pack(read, self.backbones)
-        for block in model.blocks:
-            block.bank.fix()
+        model = predictor_from_pack(read, self.backbones)
+        if isinstance(model, Model):
+            model.fix()
         bound, device = self.predict_graphs.bind(model, read.config), self.sessions.device
         loaded = _Loaded(model.to(device), device, bound, read, Voice.of(read))
         self._warm(loaded)
@@ -236,10 +238,7 @@ def _answer(loaded: _Loaded, items: Sequence[Item], *, preprocess_ms: float) -> 
     return loaded.voice.word(raw, latency)
 
 
-def _batch(model: Model, items: Sequence[Item], device: torch.device) -> Any:
+def _batch(model: Model | AnalyticModel, items: Sequence[Item], device: torch.device) -> Any:
     inputs = {name: one.to(device) for name, one in collate(items).items()}
     encoder = model.encoder
-    if isinstance(encoder, LadderEncoder):
-        return encoder.extract(inputs)
-    assert isinstance(encoder, InlineEncoder)
-    return inputs
+    return encoder.extract(inputs) if isinstance(encoder, LadderEncoder | MomentEncoder) else inputs

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mmcl_edge.config import AdaptConfig
 from mmcl_edge.data.split import split_holdout
-from mmcl_edge.learners.mmcl import MmclLearner
+from mmcl_edge.runtime.course import Pupil
 from mmcl_edge.runtime.replay_store import Exemplars
 from mmcl_edge.types import Sample
 
@@ -22,12 +22,12 @@ def divide(samples: Sequence[Sample], config: AdaptConfig, old: Exemplars) -> tu
     return new_train, new_holdout
 
 
-def accuracies(learner: MmclLearner, old: Sequence[Sample], new: Sequence[Sample]) -> dict[str, float | None]:
+def accuracies(learner: Pupil, old: Sequence[Sample], new: Sequence[Sample]) -> dict[str, float | None]:
     """Share of right answers on held-out samples of old and new classes; ``None`` where there are none."""
     return {"old": accuracy(learner, old), "new": accuracy(learner, new) if new else None}
 
 
-def accuracy(learner: MmclLearner, samples: Sequence[Sample]) -> float | None:
+def accuracy(learner: Pupil, samples: Sequence[Sample]) -> float | None:
     """Share of ``samples`` that the learner labels rightly; ``None`` without samples, 0 before any class is known."""
     if not samples:
         return None

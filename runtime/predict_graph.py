@@ -19,6 +19,7 @@ from mmcl_edge.adapters.inputs import Item
 from mmcl_edge.adapters.model import Model
 from mmcl_edge.bundle import Bundle
 from mmcl_edge.config import MethodConfig
+from mmcl_edge.learners.analytic.model import AnalyticModel
 from mmcl_edge.runtime.answers import RawAnswer
 from mmcl_edge.runtime.sessions import Graph, SessionFactory
 
@@ -33,8 +34,13 @@ class PredictGraphs:
         self._entries = [(entry, sessions.graph(bundle.file(entry.file))) for entry in entries]
         self._sessions = sessions
 
-    def bind(self, model: Model, config: MethodConfig) -> BoundModel:
-        """Those that serve a pack of ``config``, with the weights of its ``model`` (every expert fixed)."""
+    def bind(self, model: Model | AnalyticModel, config: MethodConfig) -> BoundModel:
+        """Those that serve a pack of ``config``, with the weights of its ``model`` (every expert fixed).
+
+        There is none for closed-form heads: their segments run one by one.
+        """
+        if isinstance(model, AnalyticModel):
+            return BoundModel({}, {}, {})
         served = [(e, graph) for e, graph in self._entries if e.serves(config.adapter, config.head)]
         graphs = {frozenset(entry.modalities): graph for entry, graph in served}
         return BoundModel(graphs, weights_of(model), output_sizes(model), gpu=self._gpu([graph for _, graph in served]))

@@ -76,6 +76,11 @@ class Model(nn.Module):
             votes |= {name: self.head(value) for name, value in z.items()}
         return ModelOutput(_mean_vote(votes, encoding.present), joint, z, encoding.present, encoding.gates, votes)
 
+    def fix(self) -> None:
+        """No expert will learn any more: predicting may take shortcuts."""
+        for block in self.blocks:
+            block.bank.fix()
+
     def experts(self) -> list[ExpertInfo]:
         """Every expert's identity, block by block."""
         return [info for block in self.blocks for info in block.bank.infos]

@@ -12,7 +12,7 @@ from mmcl_edge.commands.adapt_view import AdaptView, held_warnings, human
 from mmcl_edge.commands.console import emit, json_option
 from mmcl_edge.commands.main import INTERRUPTED
 from mmcl_edge.commands.options import FiniteRange, provider_option, threads_option
-from mmcl_edge.config import AdaptConfig, MethodConfig
+from mmcl_edge.config import AdaptConfig, LearnerName, MethodConfig
 from mmcl_edge.errors import RejectedError
 
 if TYPE_CHECKING:
@@ -28,6 +28,12 @@ _METHOD, _ADAPT = MethodConfig(), AdaptConfig()
     "--task", "name", required=True, metavar="NAME", help="The task; its data is tasks/NAME in the workspace."
 )
 @click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="The task's folder, if it is elsewhere.")
+@click.option(
+    "--learner",
+    type=click.Choice(["mmcl", "analytic"]),
+    help="mmcl trains adapters; analytic counts: seconds, no samples kept, and packs of many devices merge to what one "
+    "device would have learned from all.  [default: the pack's in use, else mmcl]",
+)
 @click.option(
     "--placement",
     type=click.Choice(["inline", "ladder"]),
@@ -61,6 +67,7 @@ _METHOD, _ADAPT = MethodConfig(), AdaptConfig()
 def command(
     name: str,
     data: Path | None,
+    learner: LearnerName | None,
     placement: Literal["inline", "ladder"] | None,
     epochs: int | None,
     max_minutes: float | None,
@@ -91,13 +98,16 @@ def command(
     Examples:
       mmcl-edge adapt --task new_sounds
       mmcl-edge adapt --task birds --data ./birds --placement ladder --max-minutes 10
+      mmcl-edge adapt --task new_sounds --learner analytic
       mmcl-edge adapt --task new_sounds --tolerance 0.2 --json
     """  # noqa: D301
     from mmcl_edge.runtime.adapt import AdaptRequest
     from mmcl_edge.runtime.workspace import Workspace
 
     workspace = Workspace().open()
-    method = method_for(workspace, placement=placement, epochs=epochs, memory_exemplars=memory_exemplars)
+    method = method_for(
+        workspace, learner=learner, placement=placement, epochs=epochs, memory_exemplars=memory_exemplars
+    )
     asked = {"tolerance": tolerance, "max_minutes": max_minutes, "seed": seed}
     config = AdaptConfig.model_validate({key: value for key, value in asked.items() if value is not None})
     request = AdaptRequest(name, data=data, method=method, adapt=config, provider=provider, threads=threads)
@@ -110,6 +120,7 @@ def command(
 def method_for(
     workspace: Workspace,
     *,
+    learner: LearnerName | None = None,
     placement: Literal["inline", "ladder"] | None = None,
     epochs: int | None = None,
     memory_exemplars: int | None = None,
@@ -124,14 +135,15 @@ def method_for(
     config, current = MethodConfig(), workspace.current_pack()
     if current is not None:
         model = read_pack(current).config
-        config = config.model_copy(update={"adapter": model.adapter, "head": model.head})
+        config = config.model_copy(update={name: getattr(model, name) for name in ("learner", "adapter", "head")})
     changes: dict[str, dict[str, Any]] = {
         "adapter": {"placement": placement},
         "train": {"epochs": epochs, "min_steps": None if epochs is None else 0},
         "replay": {"exemplars": memory_exemplars},
     }
     parts = {part: _with(getattr(config, part), values) for part, values in changes.items()}
-    return config.model_copy(update=parts)
+    chosen = {} if learner is None else {"learner": learner}
+    return config.model_copy(update=parts | chosen)
 
 
 def _with(part: Any, values: dict[str, Any]) -> Any:
@@ -153,7 +165,8 @@ def run(workspace: Workspace, request: AdaptRequest, *, quiet: bool) -> dict[str
     current = workspace.current_pack()
     return {
         **_result(report),
-        "placement": request.method.adapter.placement,
+        "learner": request.method.learner,
+        "placement": request.method.adapter.placement if request.method.learner == "mmcl" else None,
         "pack_in_use": None if current is None else current.name,
         "skipped_files": warnings.skipped,
         "warnings": warnings.others,

@@ -198,7 +198,7 @@ def _facts(result: Mapping[str, Any]) -> str:
     pack = f"{result['pack_digest'][:16]}, now in use" if result["pack_digest"] else "none written"
     rows = [
         ("samples", samples),
-        ("epochs", f"{epochs} ({result['placement']})"),
+        ("epochs", f"{epochs} ({result['placement'] or result['learner']})"),
         ("exemplars", f"{result['exemplars']} kept, {result['exemplar_bytes'] / 1e6:.1f} MB"),
         ("confidence", _confidence(result)),
         ("pack", pack),

@@ -1,4 +1,4 @@
-"""Between a model and a pack: what is stored, and how it is built again."""
+"""Between what was learned and a pack: what is stored, and how it is built again."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from mmcl_edge.adapters.experts import ExpertInfo
 from mmcl_edge.adapters.model import Model, build_model, load_tensors, model_tensors
 from mmcl_edge.config import MethodConfig
 from mmcl_edge.errors import PackError
+from mmcl_edge.learners.analytic.addends import Addend, stored
+from mmcl_edge.learners.analytic.model import AnalyticModel
 from mmcl_edge.learners.confidence import Calibrated
 from mmcl_edge.learners.familiarity import Familiarity
 from mmcl_edge.packs import Expert, Pack, PackContents, next_version
@@ -19,13 +21,27 @@ CALIBRATE = "calibrate"
 """Method of a parent whose model is the child's, calibrated anew."""
 
 
-def model_from_pack(pack: Pack, backbones: Mapping[str, Backbone]) -> Model:
-    """The model of a pack on the bundle's backbones, ready to learn on or to predict.
+def predictor_from_pack(pack: Pack, backbones: Mapping[str, Backbone]) -> Model | AnalyticModel:
+    """What predicts with a pack, whichever learner made it.
 
     Raises:
         PackError: its tensors do not fit its configuration or the backbones.
     """
+    return AnalyticModel(pack, backbones) if pack.config.learner == "analytic" else model_from_pack(pack, backbones)
+
+
+def model_from_pack(pack: Pack, backbones: Mapping[str, Backbone]) -> Model:
+    """The model of a pack that was trained by gradient, ready to learn on or to predict.
+
+    Raises:
+        PackError: its tensors do not fit its configuration or the backbones; or its learner has no such model.
+    """
     config = pack.config
+    if config.learner != "mmcl":
+        raise PackError(
+            f"The pack {pack.digest[:16]}... should hold adapters, but was made by the learner '{config.learner}', "
+            "which has none; use one made by 'mmcl-edge adapt --learner mmcl'."
+        )
     model = build_model(config.adapter, config.head, backbones, generator=None)
     experts: list[list[ExpertInfo]] = [[] for _ in model.blocks]
     for expert in pack.manifest.experts:
@@ -40,7 +56,7 @@ def model_from_pack(pack: Pack, backbones: Mapping[str, Backbone]) -> Model:
 
 
 def contents_of(
-    model: Model,
+    learned: Model | Sequence[Addend],
     config: MethodConfig,
     *,
     bundle_digest: str,
@@ -51,14 +67,14 @@ def contents_of(
     evaluation: Mapping[str, Any],
     calibrated: Calibrated | None = None,
 ) -> PackContents:
-    """What ``write_pack`` needs to store ``model``; the arguments are the fields of ``PackContents``."""
-    experts = tuple(
-        Expert(id=info.id, block=number, frozen=info.frozen, owner=info.owner)
-        for number, block in enumerate(model.blocks)
-        for info in block.bank.infos
-    )
+    """What ``write_pack`` needs to store a model or sums; the other arguments are the fields of ``PackContents``."""
+    module: dict[str, Any]
+    if isinstance(learned, Model):
+        tensors, module, experts = model_tensors(learned), {}, _experts(learned)
+    else:
+        (tensors, module), experts = stored(learned), ()
     return PackContents(
-        tensors=model_tensors(model) | (calibrated.tensors() if calibrated else {}),
+        tensors=tensors | (calibrated.tensors() if calibrated else {}),
         config=config,
         bundle_digest=bundle_digest,
         labels=tuple(labels),
@@ -67,8 +83,17 @@ def contents_of(
         version=next_version(list(parents)),
         sample_counts=dict(sample_counts),
         experiences=tuple(experiences),
+        module=module,
         evaluation=dict(evaluation),
         confidence=calibrated.confidence if calibrated else None,
+    )
+
+
+def _experts(model: Model) -> tuple[Expert, ...]:
+    return tuple(
+        Expert(id=info.id, block=number, frozen=info.frozen, owner=info.owner)
+        for number, block in enumerate(model.blocks)
+        for info in block.bank.infos
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,11 +13,11 @@ from torch.nn import functional
 from mmcl_edge.adapters.model import ModelOutput
 from mmcl_edge.config import MethodConfig
 from mmcl_edge.errors import InputError
-from mmcl_edge.learners.analytic.evidence import Evidence, with_constant
-from mmcl_edge.learners.analytic.moments import Blocks, Kind, MomentEncoder, Moments
-from mmcl_edge.learners.analytic.projection import SubspaceProjection
-from mmcl_edge.learners.analytic.statistics import RidgeStatistics, largest_features
+from mmcl_edge.learners.analytic.heads import EvidenceHeads, Heads, Sums
+from mmcl_edge.learners.analytic.moments import Blocks, Kind, MomentEncoder
+from mmcl_edge.learners.analytic.statistics import RidgeStatistics
 from mmcl_edge.learners.batching import run_in_batches
+from mmcl_edge.learners.confidence import Answers
 from mmcl_edge.learners.frozen import FrozenLearner
 from mmcl_edge.learners.host import Host
 from mmcl_edge.learners.mmcl import MmclLearner
@@ -25,15 +25,6 @@ from mmcl_edge.learners.protocol import MEMORY, LearnerState
 from mmcl_edge.learners.trained import tensor_bytes
 from mmcl_edge.replay.buffer import sample_bytes
 from mmcl_edge.types import Sample
-
-MOST_FEATURES = 2048
-"""M of each head, where the budget allows: 4,096 gains under a point on validation folds."""
-CLASSES_IN_BUDGET = 64
-"""M leaves room in the budget for this many classes."""
-FUSED = "fused"
-KEPT_AS = torch.float32
-
-Heads = Literal["modalities", "fused", "both"]
 
 
 class AnalyticLearner(FrozenLearner):
@@ -71,33 +62,21 @@ class AnalyticLearner(FrozenLearner):
         super().__init__(encoder, host.config, **common, tuner=tuner)
         extra = host.config.head.joint_dim if adapt else 0
         self._dims = {name: dim + extra for name, dim in sorted(encoder.pooled_dims.items())}
-        inputs = dict(self._dims) if heads != "fused" else {}
-        if heads != "modalities":
-            inputs[FUSED] = sum(self._dims.values())
-        most = _features_in(host.config.replay.budget_bytes // len(inputs))
-        self.projections = {name: SubspaceProjection(dim, most, name=name) for name, dim in inputs.items()}
-        self.sums = {
-            name: RidgeStatistics.empty(one.features + 1, dtype=KEPT_AS) for name, one in self.projections.items()
-        }
-        self.heads: dict[str, Evidence] = {}
+        self.heads = EvidenceHeads(self._dims, heads=heads, budget_bytes=host.config.replay.budget_bytes)
+        self.contribution: Sums = self.heads.sums
 
     def embed(self, samples: Sequence[Sample]) -> Tensor:
         """``(n, sum of D_m + M)``: features of each modality, zero where absent, then who is there (0 or 1)."""
         size = self.config.train.batch_size
-        moments = run_in_batches(self.prepare(samples), self._rows, encoder=self.encoder, batch_size=size)
+        encoder = self.encoder
+        assert isinstance(encoder, MomentEncoder)
+        moments = run_in_batches(self.prepare(samples), encoder.rows, encoder=encoder, batch_size=size)
         if self.tuner is None:
             return moments
         adapted = self.tuner.forward(self.tuner.prepare(samples), self._adapted)
         *parts, here = moments.split([*(self.encoder.pooled_dims[name] for name in self._dims), len(self._dims)], dim=1)
         pairs = zip(parts, adapted.chunk(len(self._dims), dim=1), strict=True)
         return torch.cat([*(part for pair in pairs for part in pair), here], dim=1)
-
-    def _rows(self, batch: Moments) -> Tensor:
-        """Moments of each modality, then who is there."""
-        count, dims = len(next(iter(batch.present.values()))), self.encoder.pooled_dims
-        parts = [batch.values.get(name, torch.zeros(count, dims[name])) for name in self._dims]
-        here = [batch.present.get(name, torch.zeros(count, dtype=torch.bool)) for name in self._dims]
-        return torch.cat([*parts, torch.stack(here, dim=1).float()], dim=1)
 
     def _adapted(self, output: ModelOutput) -> Tensor:
         """Each modality's normalised representation, side by side; zero where absent."""
@@ -112,31 +91,45 @@ class AnalyticLearner(FrozenLearner):
         Raises:
             InputError: with so many classes the sums do not fit into the budget.
         """
-        h, targets, classes = self.embed(samples), self.targets(samples), len(self.labels)
-        found = {}
-        for name, features, here in self._inputs(h):
-            sums = self.sums[name].placed(range(self.sums[name].classes), classes)
-            found[name] = sums.add(with_constant(features[here]), targets[here]) if bool(here.any()) else sums
+        own, classes = self.heads.counted(self.embed(samples), self.targets(samples)), len(self.labels)
+        known = {name: sums.placed(range(sums.classes), classes) for name, sums in self.sums.items()}
+        found = {name: sums.merged(own[name]) if len(own[name].root) else sums for name, sums in known.items()}
         taken = sum(tensor_bytes(sums.tensors().values()) for sums in found.values())
         if taken > self.config.replay.budget_bytes:
             raise InputError(
                 f"Expected sums for {classes} classes within {self.config.replay.budget_bytes} bytes, but they take "
                 f"{taken}; raise replay.budget_bytes before the first experience."
             )
-        self.sums = found
-        self._solve()
+        self.heads.put(found)
+        self.contribution = own
+
+    @property
+    def sums(self) -> Sums:
+        """The sums of everything seen, by head; ``contribution`` holds those of the last experience alone."""
+        return self.heads.sums
+
+    def resume(self, labels: Sequence[str], sums: Sums, *, experiences: int) -> None:
+        """Go on from sums with a column for each of ``labels``.
+
+        Raises:
+            InputError: they are of other heads, or of another M.
+        """
+        self.heads.put(sums)
+        self._labels, self.experiences = list(labels), experiences
+
+    def answers(self, samples: Sequence[Sample]) -> Answers:
+        """Logits and right classes of samples; -1 for a class it does not know. There is no joint representation."""
+        index = {label: column for column, label in enumerate(self.labels)}
+        target = torch.tensor([index.get(sample.label or "", -1) for sample in samples])
+        return Answers(self.predict(samples), torch.zeros(len(samples), 0), target)
 
     def scores(self, h: Tensor) -> Tensor:
         """See ``FrozenLearner.scores``: the evidence of every head that hears the sample, summed."""
-        total = torch.zeros(len(h), len(self.labels), dtype=torch.float64)
-        for name, features, here in self._inputs(h):
-            if name in self.heads:
-                total += torch.where(here[:, None], self.heads[name](features), 0.0)
-        return total.float()
+        return self.heads.scores(h, len(self.labels))
 
     def learned(self) -> dict[str, Tensor]:
         """Each head's weights ``(M, C)``; they follow from the sums."""
-        return {f"{name}.weights": head.weights.float() for name, head in self.heads.items()}
+        return {f"{name}.weights": head.weights.float() for name, head in self.heads.answering.items()}
 
     def memory(self) -> dict[str, Tensor]:
         """Each head's sums: the triangular root of G, Q and the samples of each class, in float32."""
@@ -144,27 +137,12 @@ class AnalyticLearner(FrozenLearner):
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """See ``FrozenLearner.load``."""
+        found = {}
         for name in self.sums:
             prefix = f"{MEMORY}{name}."
             own = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-            found = RidgeStatistics.from_tensors(own)
-            if found.features != self.sums[name].features:
-                raise InputError(
-                    f"Expected sums of {self.sums[name].features - 1} features, but found {found.features - 1}; "
-                    "use the budget that they were made with."
-                )
-            self.sums[name] = found
-        self._solve()
-
-    def _solve(self) -> None:
-        self.heads = {name: Evidence(sums) for name, sums in self.sums.items() if len(sums.root)}
-
-    def _inputs(self, h: Tensor) -> list[tuple[str, Tensor, Tensor]]:
-        """Each head's name, its features ``(n, M)``, and which samples it hears ``(n,)`` bool."""
-        *parts, here = h.split([*self._dims.values(), len(self._dims)], dim=1)
-        known = {name: (part, here[:, i] > 0) for i, (name, part) in enumerate(zip(self._dims, parts, strict=True))}
-        known[FUSED] = torch.cat(parts, dim=1), torch.ones(len(h), dtype=torch.bool)
-        return [(name, project(known[name][0]), known[name][1]) for name, project in self.projections.items()]
+            found[name] = RidgeStatistics.from_tensors(own)
+        self.heads.put(found)
 
 
 class JointAnalyticLearner(AnalyticLearner):
@@ -177,7 +155,7 @@ class JointAnalyticLearner(AnalyticLearner):
     def learn(self, samples: Sequence[Sample]) -> None:
         """Learn all samples so far as one experience."""
         self._everything += samples
-        self.sums = {name: RidgeStatistics.empty(one.features, dtype=KEPT_AS) for name, one in self.sums.items()}
+        self.heads.put(self.heads.empty(0))
         super().learn(self._everything)
 
     def state(self) -> LearnerState:
@@ -198,14 +176,3 @@ class JointAnalyticLearner(AnalyticLearner):
 def _without_freezing(config: MethodConfig) -> MethodConfig:
     """A tuner meets one experience: nothing has to be kept from a second."""
     return config.model_copy(update={"adapter": config.adapter.model_copy(update={"freeze_experts": False})})
-
-
-def _features_in(budget_bytes: int) -> int:
-    """M of a head with this budget (its constant counts too)."""
-    found = largest_features(budget_bytes, classes=CLASSES_IN_BUDGET, cap=MOST_FEATURES + 1, dtype=KEPT_AS) - 1
-    if found < 1:
-        raise InputError(
-            f"Expected a budget that holds the sums of each head, but it is {budget_bytes} bytes a head; "
-            "raise replay.budget_bytes."
-        )
-    return found

@@ -82,6 +82,17 @@ class MomentEncoder(nn.Module):
         """Hand the moments over."""
         return Encoding(batch.values, batch.present, ())
 
+    def extract(self, inputs: Inputs) -> Moments:
+        """The moments of a batch, straight from its inputs."""
+        return Moments(self._moments(inputs), {name: one.present for name, one in inputs.items()})
+
+    def rows(self, batch: Moments) -> Tensor:
+        """``(B, sum of D_m + M)``: moments of each modality, zero where absent, then who is there (0 or 1)."""
+        count, dims = len(next(iter(batch.present.values()))), self.pooled_dims
+        parts = [batch.values.get(name, torch.zeros(count, dims[name])) for name in sorted(dims)]
+        here = [batch.present.get(name, torch.zeros(count, dtype=torch.bool)) for name in sorted(dims)]
+        return torch.cat([*parts, torch.stack(here, dim=1).float()], dim=1)
+
     def _moments(self, inputs: Inputs) -> dict[str, Tensor]:
         return {name: torch.cat(self._parts(self.backbones[name], one), dim=1) for name, one in inputs.items()}
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from mmcl_edge.errors import InputError
+
+ROWS_AT_ONCE = 3
+"""Rows, in multiples of M, that are stacked before they are decomposed."""
 
 
 class RidgeStatistics:
@@ -65,7 +68,8 @@ class RidgeStatistics:
             )
         if not (bool(x.isfinite().all()) and bool(y.isfinite().all())):
             raise InputError("Expected finite features and targets, but some are not; leave those samples out.")
-        return self._plus(x, x.T @ y, y.sum(dim=0))
+        own = RidgeStatistics(x, x.T @ y, y.sum(dim=0))
+        return self.merged(own)
 
     def merged(self, other: RidgeStatistics) -> RidgeStatistics:
         """Statistics of the samples of both; columns of the same number must mean the same class (see ``placed``).
@@ -73,21 +77,38 @@ class RidgeStatistics:
         Raises:
             InputError: the sizes differ.
         """
+        return RidgeStatistics.total([other], self)
+
+    @classmethod
+    def total(cls, parts: Iterable[RidgeStatistics], start: RidgeStatistics) -> RidgeStatistics:
+        """Statistics of the samples of ``start`` and all ``parts``, whose columns mean the same.
+
+        As ``merged`` one by one, but roots are stacked until they have several times M rows before they are
+        decomposed, so the memory is bounded and thousands of small parts cost little more than their rows.
+
+        Raises:
+            InputError: the sizes differ.
+        """
+        cross, counts, roots = start.cross.double(), start.counts.double(), [start.root.double()]
+        for part in parts:
+            start._check_like(part)
+            cross, counts = cross + part.cross.double(), counts + part.counts.double()
+            roots.append(part.root.double())
+            if sum(map(len, roots)) >= ROWS_AT_ONCE * start.features:
+                roots = [_triangle(roots)]
+        return start._kept(_triangle(roots), cross, counts)
+
+    def _check_like(self, other: RidgeStatistics) -> None:
         if (self.features, self.classes) != (other.features, other.classes):
             raise InputError(
                 f"Expected statistics of {self.features} features and {self.classes} classes to merge with, but "
                 f"found {other.features} and {other.classes}; use one projection and place the columns alike."
             )
-        return self._plus(other.root.double(), other.cross.double(), other.counts.double())
 
-    def _plus(self, rows: Tensor, cross: Tensor, counts: Tensor) -> RidgeStatistics:
+    def _kept(self, root: Tensor, cross: Tensor, counts: Tensor) -> RidgeStatistics:
+        """Sums in the dtype of these."""
         dtype = self.root.dtype
-        root = torch.linalg.qr(torch.cat([self.root.double(), rows]), mode="r").R
-        return RidgeStatistics(
-            root.to(dtype).contiguous(),
-            (self.cross.double() + cross).to(dtype),
-            (self.counts.double() + counts).to(dtype),
-        )
+        return RidgeStatistics(root.to(dtype).contiguous(), cross.to(dtype), counts.to(dtype))
 
     def placed(self, columns: Sequence[int], classes: int) -> RidgeStatistics:
         """The same sums with column ``i`` at ``columns[i]`` of ``classes`` columns; the others are zero.
@@ -124,6 +145,14 @@ class RidgeStatistics:
         rows, columns = torch.triu_indices(*root.shape)
         root[rows, columns] = packed
         return cls(root, cross, tensors["counts"].clone())
+
+    @staticmethod
+    def is_triangle(packed: int, features: int) -> bool:
+        """Whether ``packed`` numbers can be a root of ``features`` columns."""
+        if not 0 <= packed <= features * (features + 1) // 2:
+            return False
+        rows = _rows_of(packed, features)
+        return packed == rows * features - rows * (rows - 1) // 2
 
     @staticmethod
     def size_bytes(features: int, classes: int, *, dtype: torch.dtype = torch.float64) -> int:
@@ -192,10 +221,16 @@ def largest_features(budget_bytes: int, *, classes: int, cap: int, dtype: torch.
     return low
 
 
+def _triangle(roots: Sequence[Tensor]) -> Tensor:
+    """The root of the sum of what the roots are of: decomposed on top of each other."""
+    root: Tensor = torch.linalg.qr(torch.cat(list(roots)), mode="r").R
+    return root
+
+
 def _rows_of(packed: int, features: int) -> int:
     """Rows r of a trapezoid of ``features`` columns that holds ``packed`` numbers: r M - r (r - 1) / 2 of them."""
-    rows = 0
-    while packed > 0:
-        packed -= features - rows
+    rows, left = 0, packed
+    while left > 0:
+        left -= features - rows
         rows += 1
     return rows
