@@ -76,6 +76,27 @@ class ReplayStore:
         index = self._index(self._index_path(pack_digest))
         return Exemplars(tuple(map(self._get, index.train)), tuple(map(self._get, index.holdout)))
 
+    def follow(self, old: str | None, new: str, labels: Iterable[str]) -> None:
+        """Let the exemplars of pack ``old`` belong to pack ``new`` too, as far as it knows their classes.
+
+        No object is read or copied. What already belongs to ``new`` stays, and first.
+
+        Raises:
+            IntegrityError: an index is damaged.
+            StorageError: no space, read-only, no permission; whatever was there stays.
+        """
+        if old is None or old == new or not self._index_path(old).is_file():
+            return
+        known, path = set(labels), self._index_path(new)
+        mine = self._index(path) if path.is_file() else _Index()
+        theirs = self._index(self._index_path(old))
+        merged = {
+            side: tuple(dict.fromkeys((*getattr(mine, side), *(e for e in getattr(theirs, side) if e.label in known))))
+            for side in ("train", "holdout")
+        }
+        if (index := _Index(**merged)) != mine:
+            write_atomic(path, canonical_json(index.model_dump(mode="json")))
+
     def collect(self, pack_digests: Iterable[str]) -> int:
         """Remove the indices of all other packs and the objects no index names; returns how many files went."""
         keep = set(pack_digests)

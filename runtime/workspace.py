@@ -42,6 +42,7 @@ from mmcl_edge.packs.manifest import MANIFEST_NAME as PACK_MANIFEST
 from mmcl_edge.runtime.install import bring_bundle, bring_pack, family_of
 from mmcl_edge.runtime.links import DIGEST, DigestLink
 from mmcl_edge.runtime.lock import workspace_lock
+from mmcl_edge.runtime.trial import TrialRecord
 
 HOME_VARIABLE = "MMCL_EDGE_HOME"
 MARKER_NAME = "workspace.json"
@@ -77,6 +78,7 @@ class Workspace:
         self.features_path = self.root / "features"
         self.trust_path = self.root / "trust"
         self.runs_path = self.root / "runs"
+        self.trial = TrialRecord(self.trust_path)
         self._bundle = DigestLink(self.root, "bundle", "bundles", BundleError, "mmcl-edge init --bundle DIR")
         self._current = DigestLink(self.root, "current", "packs", PackError, "mmcl-edge pack use DIGEST")
         self._previous = DigestLink(self.root, "previous", "packs", PackError, "mmcl-edge pack use DIGEST")
@@ -232,6 +234,10 @@ class Workspace:
         """
         return self._current.target()
 
+    def current_digest(self) -> str | None:
+        """Digest of the pack in use; ``None`` before the first, and where the link is damaged."""
+        return self._current.digest_or_none()
+
     def previous_pack(self) -> Path | None:
         """Folder of the pack that was in use before; ``None`` if there is none.
 
@@ -277,6 +283,7 @@ class Workspace:
 
         Order: verify; ``previous`` := what is current; ``current`` := the new one. A cut in between leaves the old
         pack in use, with ``previous`` naming it too: valid, and the same call completes the change.
+        While the current pack is on trial, ``previous`` stays at the last good one.
 
         Raises:
             PackError: it is not here, broken, or made for another bundle.
@@ -285,7 +292,7 @@ class Workspace:
             pack = self._verified(digest)
             old = self._current.digest_or_none()
             if old != digest:
-                if old is not None:
+                if old is not None and not self.trial.covers(old):
                     self._previous.point(old)
                 self._current.point(digest)
         return pack
@@ -311,6 +318,23 @@ class Workspace:
             if old is not None:
                 self._previous.point(old)
         return pack
+
+    def restore(self, current: str | None, previous: str | None) -> None:
+        """Set both links, as they were before a trial; ``None`` is no pack.
+
+        Order: verify; ``current``; ``previous``. A cut in between is valid, and the same call completes the change.
+
+        Raises:
+            PackError: the pack to put in use is not here, or broken; nothing is changed.
+        """
+        with self.lock():
+            for link, digest in ((self._current, current), (self._previous, previous)):
+                if digest is None:
+                    link.remove()
+                elif link is self._current:
+                    self._current.point(self._verified(digest).digest)
+                elif (self.packs_path / digest).is_dir():
+                    self._previous.point(digest)
 
     def _verified(self, digest: str) -> Pack:
         return read_pack(self.packs_path / digest, expected_digest=digest, bundle_digest=self.bundle_family())

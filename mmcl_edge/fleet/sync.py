@@ -1,0 +1,326 @@
+"""Sync: bring the pack that the fleet released to this device, and keep it only if it works here.
+
+Rules, in this order; whatever refuses, the pack in use stays in use and nothing outside ``trust/`` changes:
+
+1. The workspace is locked. What an interrupted sync left is settled, without the network: a swap whose check did not
+   end is checked again (twice at most); a pack whose trial nobody confirmed is given up and remembered as refused.
+2. Trust is refreshed (``fleet.client``): attack, expiry, unreachable store and a wrong clock are four different ends.
+3. What to do follows from the release and what the device remembers (``fleet.sync_state.decide``).
+4. The pack is fetched into a folder of its own and verified (``fleet.staging``).
+5. It is examined there: stored canaries, finite answers, no worse than the pack in use (``fleet.health``).
+6. It takes its place in ``packs/``, and the device's exemplars are indexed for it.
+7. The trial is noted, ``previous`` := the pack in use, ``current`` := the new one.
+8. The pack is examined once more through the link ``current``. If it fails there, the links go back.
+9. Its trial ends; or goes on until somebody confirms it (``mark_good``), if that was asked for. While it goes on,
+   ``previous`` stays the last good pack.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Literal
+
+from mmcl_edge.errors import ExpiredError, IntegrityError, PackError
+from mmcl_edge.fleet.health import TOLERANCE, Examination, Examiner, RuntimeExaminer, complaint
+from mmcl_edge.fleet.joining import Invitation, Membership, OpenStore, membership
+from mmcl_edge.fleet.layout import MAX_DOCUMENT_BYTES, SETTINGS_TARGET, Release, ReleasedPack, Settings, parse
+from mmcl_edge.fleet.staging import Staged, stage, staging_folder
+from mmcl_edge.fleet.store import Store
+from mmcl_edge.fleet.sync_state import Applied, Verdict, clock_complaint, decide, named_by
+from mmcl_edge.fleet.trials import Trials
+from mmcl_edge.packs import read_manifest, read_pack
+from mmcl_edge.runtime.install import bring_pack
+from mmcl_edge.runtime.replay_store import ReplayStore
+from mmcl_edge.runtime.trial import Trial
+from mmcl_edge.runtime.workspace import Workspace
+from mmcl_edge.types import Sample
+
+logger = logging.getLogger(__name__)
+
+MAX_ANCESTORS = 1000
+_SUSPICIOUS = timedelta(days=30)
+"""A timestamp that holds longer than this is compared with the lifetime that the fleet gives its timestamps."""
+
+Outcome = Literal["in-use", "on-trial", "refused", "rolled-back"] | Verdict
+MakeExaminer = Callable[[Iterable[Sample]], Examiner]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyncRequest:
+    """What is asked of a sync.
+
+    Attributes:
+        invitation: the fleet, the first time.
+        trial: the new pack stays on trial until it is confirmed.
+        tolerance: share of canaries by which it may be worse than the pack in use.
+        provider: execution provider of the examination.
+        threads: of it; ``None`` takes every core.
+        on_stage: told what is being done.
+    """
+
+    invitation: Invitation = field(default_factory=Invitation)
+    trial: bool = False
+    tolerance: float = TOLERANCE
+    provider: str = "auto"
+    threads: int | None = None
+    on_stage: Callable[[str], None] = lambda stage: None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyncReport:
+    """What a sync did.
+
+    Attributes:
+        outcome: what became of the release.
+        channel: that was looked at.
+        counter: of its release.
+        pack: that it names; ``None`` if none.
+        in_use: the pack in use now.
+        before: the pack that was in use when the sync began.
+        reason: why it was refused, rolled back or left alone.
+        settled: what was done about an interrupted sync or an unconfirmed trial.
+        fetched_bytes: downloaded of the pack.
+        delta_from: the pack that the download started from.
+        accuracy: share of canaries answered rightly, by the pack before and the new one; ``None`` without canaries.
+        canaries: how many there were.
+        joined: fingerprint of the root metadata, the first time.
+    """
+
+    outcome: Outcome
+    channel: str
+    counter: int
+    pack: str | None = None
+    in_use: str | None = None
+    before: str | None = None
+    reason: str | None = None
+    settled: str | None = None
+    fetched_bytes: int = 0
+    delta_from: str | None = None
+    accuracy: dict[str, float | None] | None = None
+    canaries: int = 0
+    joined: str | None = None
+
+
+def sync(
+    workspace: Workspace,
+    request: SyncRequest | None = None,
+    *,
+    open_store: OpenStore = Store.open,
+    make_examiner: MakeExaminer | None = None,
+) -> SyncReport:
+    """Follow the fleet (the rules stand in the module docstring).
+
+    Args:
+        workspace: of the device.
+        request: what is asked.
+        open_store: opens a store by its URL.
+        make_examiner: makes what examines packs on the given canaries; by default ``RuntimeExaminer``.
+
+    Raises:
+        LockedError: another process works in the workspace.
+        InputError: the device has not joined a fleet and was not told one.
+        TrustError: an attack, or a store that was meddled with.
+        ExpiredError: the fleet's metadata is too old, or the clock is wrong.
+        StoreError: the store does not answer.
+        PackError: the released pack is broken or made for another bundle.
+        StorageError: a file cannot be written.
+    """
+    asked = request or SyncRequest()
+
+    def default(canaries: Iterable[Sample]) -> Examiner:
+        return RuntimeExaminer(workspace.bundle_path, canaries, provider=asked.provider, threads=asked.threads)
+
+    with workspace.lock():
+        return _Sync(workspace, asked, open_store, make_examiner or default).run()
+
+
+class _Sync:
+    """One sync, its steps in the order of the rules."""
+
+    def __init__(
+        self, workspace: Workspace, request: SyncRequest, open_store: OpenStore, make_examiner: MakeExaminer
+    ) -> None:
+        self.workspace = workspace
+        self.request = request
+        self.open_store = open_store
+        self.make_examiner = make_examiner
+        self.store = ReplayStore(workspace.replay_path)
+        self.trials = Trials(workspace, lambda trial: self._examined_through_the_link(trial, None))
+
+    def run(self) -> SyncReport:
+        settled = self.trials.settle(self.request.tolerance)
+        if settled is not None:
+            logger.warning("%s", settled)
+        member = membership(self.workspace.trust_path, self.request.invitation, self.open_store)
+        try:
+            member, release = self._refreshed(member)
+        except BaseException:
+            member.abandon()
+            raise
+        folder = self.workspace.current_pack()
+        before = None if folder is None else folder.name
+        verdict = decide(member.state, release, current=before, ancestors=self._ancestors(before))
+        state = member.state.saw(release, _now())
+        member.record.write(state)
+        report = SyncReport(
+            outcome=verdict,
+            channel=release.channel,
+            counter=release.counter,
+            pack=None if release.current is None else release.current.pack,
+            in_use=before,
+            before=before,
+            settled=settled,
+            joined=member.fingerprint if member.joining else None,
+        )
+        named = named_by(release)
+        if verdict in ("fetch", "go-back") and release.current is not None:
+            return self._brought(replace(member, state=state), release.current, release, report)
+        if verdict == "go-to-previous":
+            return self._gone_back(release, report)
+        refusal = None if named is None else state.refusal(named)
+        return report if refusal is None else replace(report, reason=refusal.reason)
+
+    def _refreshed(self, member: Membership) -> tuple[Membership, Release]:
+        """Rule 2: the release of the device's channel."""
+        self.request.on_stage("refresh trust")
+        now, state, client = _now(), member.state, member.client
+        problem = clock_complaint(now, expires=None, refreshed=state.refreshed)
+        if problem is not None:
+            raise ExpiredError(problem)
+        try:
+            client.refresh()
+            expires = client.expires()
+            if expires is not None and expires - now > _SUSPICIOUS:
+                data = client.read(SETTINGS_TARGET, MAX_DOCUMENT_BYTES)
+                days = parse(Settings, data, SETTINGS_TARGET).lifetimes.timestamp_days
+                problem = clock_complaint(now, expires=expires, refreshed=None, lifetime=timedelta(days=days + 2))
+                if problem is not None:
+                    raise ExpiredError(problem)
+        except ExpiredError as error:
+            problem = clock_complaint(now, expires=client.expires(), refreshed=None)
+            if problem is None or problem in str(error):
+                raise
+            raise ExpiredError(f"{error} {problem}") from error
+        return member, client.release(state.channel)
+
+    def _ancestors(self, digest: str | None) -> set[str]:
+        """Digests of the packs that ``digest`` was learned on top of, as far as they are here."""
+        found: set[str] = set()
+        left = [] if digest is None else [digest]
+        while left and len(found) < MAX_ANCESTORS:
+            folder = self.workspace.packs_path / left.pop()
+            try:
+                parents = {parent.digest for parent in read_manifest(folder)[0].parents} if folder.is_dir() else set()
+            except PackError:
+                continue
+            left += parents - found
+            found |= parents
+        return found
+
+    def _brought(self, member: Membership, released: ReleasedPack, release: Release, report: SyncReport) -> SyncReport:
+        """Rules 4 to 9."""
+        withdrawal = report.outcome == "go-back"
+        with staging_folder(self.workspace) as folder:
+            staged = stage(self.workspace, member.client, released, folder, self.request.on_stage)
+            report = replace(report, fetched_bytes=staged.fetched_bytes, delta_from=staged.delta_from)
+            named = named_by(release)
+            assert named is not None
+            return self._tried(staged, named, report, withdrawal=withdrawal)
+
+    def _gone_back(self, release: Release, report: SyncReport) -> SyncReport:
+        """A withdrawal that names no successor: the pack before takes its place, if there is one."""
+        state = self.trials.record.read()
+        previous = self.workspace.previous_pack()
+        candidates = [] if previous is None else [previous.name]
+        candidates += [one.pack for one in reversed(state.applied)] if state is not None else []
+        for digest in candidates:
+            folder = self.workspace.packs_path / digest
+            if digest not in release.withdrawn and folder.is_dir():
+                target = Applied(pack=digest, channel=release.channel, counter=release.counter)
+                return self._tried(Staged(folder), target, replace(report, pack=digest), withdrawal=True)
+        reason = "the pack in use was withdrawn, but nothing is here to go back to; choose a pack (mmcl-edge pack list)"
+        return replace(report, outcome="left-alone", reason=reason)
+
+    def _tried(self, staged: Staged, target: Applied, report: SyncReport, *, withdrawal: bool) -> SyncReport:
+        """Rules 5 to 9 for a pack that is staged."""
+        pack = read_pack(staged.folder, expected_digest=target.pack, bundle_digest=self.workspace.bundle_family())
+        self.request.on_stage("check its health")
+        examiner = self.make_examiner(self._canaries(report.before))
+        old = self._examined_now(examiner)
+        problem, new = self._examined(examiner, staged.folder, old, withdrawal=withdrawal)
+        report = replace(
+            report,
+            canaries=0 if new is None else new.canaries,
+            accuracy={"before": None if old is None else old.accuracy, "after": None if new is None else new.accuracy},
+        )
+        if problem is not None:
+            self.trials.refuse(target, problem)
+            return replace(report, outcome="refused", reason=problem)
+        self.request.on_stage("swap")
+        bring_pack(pack, self.workspace.packs_path / pack.digest)
+        self.store.follow(report.before, pack.digest, pack.manifest.label_names)
+        previous = self.workspace.previous_pack()
+        trial = Trial(
+            pack=pack.digest,
+            good=report.before,
+            previous=None if previous is None else previous.name,
+            channel=target.channel,
+            counter=target.counter,
+            withdrawal=withdrawal,
+            must_be_confirmed=self.request.trial,
+        )
+        problem = self.trials.swap(trial, lambda: self._examined_through_the_link(trial, (examiner, old)))
+        if problem is not None:
+            return replace(report, outcome="rolled-back", reason=problem)
+        return replace(report, outcome="on-trial" if self.request.trial else "in-use", in_use=pack.digest)
+
+    def _canaries(self, digest: str | None) -> tuple[Sample, ...]:
+        try:
+            return self.store.read(digest).holdout
+        except IntegrityError as error:
+            logger.warning("the stored canaries cannot be used, so none are asked: %s", error)
+            return ()
+
+    def _examined_now(self, examiner: Examiner) -> Examination | None:
+        """How the pack in use answers; ``None`` where there is none, or it is broken and so no measure."""
+        folder = self.workspace.current_pack()
+        if folder is None:
+            return None
+        try:
+            return examiner.examine(folder)
+        except PackError as error:
+            logger.warning("the pack in use cannot be examined: %s", error)
+            return None
+
+    def _examined(
+        self, examiner: Examiner, folder: Path, old: Examination | None, *, withdrawal: bool
+    ) -> tuple[str | None, Examination | None]:
+        try:
+            new = examiner.examine(folder)
+        except PackError as error:
+            return str(error), None
+        tolerance = self.request.tolerance
+        return complaint(old, new, examiner.asked, tolerance=tolerance, withdrawal=withdrawal), new
+
+    def _examined_through_the_link(self, trial: Trial, known: tuple[Examiner, Examination | None] | None) -> str | None:
+        """Rule 8: what is wrong with the pack that ``current`` names; ``None`` if nothing is."""
+        folder = self.workspace.current_pack()
+        if folder is None or folder.name != trial.pack:
+            return "the link 'current' does not name it"
+        if known is None:
+            examiner = self.make_examiner(self._canaries(trial.good))
+            good = None if trial.good is None else self.workspace.packs_path / trial.good
+            old = (
+                None if good is None or not good.is_dir() else self._examined(examiner, good, None, withdrawal=True)[1]
+            )
+        else:
+            examiner, old = known
+        return self._examined(examiner, self.workspace.root / "current", old, withdrawal=trial.withdrawal)[0]
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)
