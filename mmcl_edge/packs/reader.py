@@ -30,6 +30,7 @@ from mmcl_edge.packs.manifest import (
     Parent,
     validation_sentence,
 )
+from mmcl_edge.packs.precision import check_forms, restored
 from mmcl_edge.packs.tensors import TensorEntry, check_tensors
 
 if TYPE_CHECKING:
@@ -61,7 +62,15 @@ class Pack:
     entries: Mapping[str, TensorEntry]
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """The tensors by name, in their own memory (the file is never mapped).
+        """The tensors by name, in their own memory (the file is never mapped); reduced ones as float32 again.
+
+        Raises:
+            PackError: the file changed since ``read_pack``.
+        """
+        return restored(self.stored_tensors(), lambda value: value.float())
+
+    def stored_tensors(self) -> dict[str, torch.Tensor]:
+        """The tensors as they are stored, by stored name (see ``packs.precision``).
 
         Raises:
             PackError: the file changed since ``read_pack``.
@@ -123,8 +132,9 @@ def read_pack(path: Path | str, *, expected_digest: str | None = None, bundle_di
     6. Its digest is the expected one, if the caller expects one.
     7. Every file has its stated size (looked at before reading) and its stated sha256.
     8. It was made for the bundle ``bundle_digest``, if the caller names one.
-    9. The tensors file is well formed: bounded header, accepted dtypes, consistent shapes and offsets.
-    10. Every value is finite.
+    9. The tensors file is well formed: bounded header, accepted dtypes, consistent shapes and offsets; each reduced
+       tensor is whole (``packs.precision``).
+    10. Every value is finite and of a magnitude that training can give.
     11. ``adapter_config.json`` and ``eval.json`` parse, and the configuration is valid.
 
     Raises:
@@ -138,6 +148,7 @@ def read_pack(path: Path | str, *, expected_digest: str | None = None, bundle_di
         contents = {entry.path: _content(folder, manifest, entry.path) for entry in manifest.files}
     _check_bundle(manifest, digest, bundle_digest)
     entries = check_tensors(contents[TENSORS_NAME])
+    check_forms(entries)
     config, module = _config(contents[CONFIG_NAME], folder)
     evaluation = _object(contents[EVAL_NAME], folder / EVAL_NAME)
     return Pack(folder, manifest, digest, config, module, evaluation, entries)

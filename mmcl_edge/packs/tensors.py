@@ -27,6 +27,15 @@ MAX_HEADER_BYTES = 4 << 20
 MAX_TENSORS = 100_000
 MAX_DIMENSIONS = 8
 MAX_LENGTH = 1 << 31
+MAX_WEIGHT = 1e6
+"""Trained weights end up below 100: gradients are clipped and weights decay. Four orders of magnitude above that, no
+training of ours has been; a few such weights would decide every answer, and spoil a mean they are merged into.
+"""
+
+MAX_SUM = 1e15
+"""Sums of the analytic head and statistics of a calibration: a thousand million samples whose features are 1,000."""
+
+_SUMS = ("analytic.", "confidence.")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,255}")
 _ADVICE = "fetch the pack again"
 
@@ -81,7 +90,7 @@ def check_tensors(data: bytes) -> dict[str, TensorEntry]:
 
     1. the header's length is bounded and inside the file; 2. it is a JSON object without repeated names;
     3. names, dtypes, shapes and offsets are well formed; 4. the tensors fill the file with no gap and no overlap;
-    5. every value is finite.
+    5. every value is finite, and its magnitude within ``limit_of`` the tensor.
 
     Raises:
         PackError: a rule fails; the message names the tensor.
@@ -175,6 +184,13 @@ def _check_layout(entries: Mapping[str, TensorEntry], size: int) -> None:
         raise _refuse(f"its tensors take {position:,} bytes, but {size:,} are there")
 
 
+def limit_of(name: str) -> float:
+    """Largest magnitude that a floating-point value of the tensor ``name`` may have."""
+    if name.startswith(_SUMS):
+        return MAX_SUM
+    return MAX_WEIGHT / 127 if name.endswith(":scale") else MAX_WEIGHT
+
+
 def _check_values(name: str, entry: TensorEntry, values: memoryview) -> None:
     array = np.frombuffer(values[entry.begin : entry.end], dtype=DTYPES[entry.dtype])
     if entry.dtype == "BOOL" and array.size and array.max() > 1:
@@ -184,3 +200,17 @@ def _check_values(name: str, entry: TensorEntry, values: memoryview) -> None:
         raise PackError(
             f"The pack's tensor {name} should be finite, but {int((~finite).sum()):,} values are not; {_ADVICE}."
         )
+    largest = _magnitude(array, entry.dtype)
+    if largest > limit_of(name):
+        raise PackError(
+            f"The pack's tensor {name} should have no value above {limit_of(name):g}, which training never gives, but "
+            f"has {largest:g}; {_ADVICE}, and ask where it came from."
+        )
+
+
+def _magnitude(array: NDArray[Any], dtype: str) -> float:
+    if not array.size or dtype not in ("F64", "F32", "F16", "BF16"):
+        return 0.0
+    if dtype == "BF16":
+        array = (array.astype("<u4") << 16).view("<f4")
+    return float(max(array.max(), -array.min()))
