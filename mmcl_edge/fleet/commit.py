@@ -13,7 +13,6 @@ yet: the next command of any admin goes on from it, and signs the timestamp.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
@@ -22,15 +21,12 @@ from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, TargetFile, Tar
 
 from mmcl_edge.errors import ConflictError, FleetError
 from mmcl_edge.fleet.layout import Lifetimes, metadata_path, target_path
+from mmcl_edge.fleet.parallel import in_parallel
 from mmcl_edge.fleet.roles import delegator, expiry
 from mmcl_edge.fleet.signers import Signers, sign
 from mmcl_edge.fleet.view import View, read_timestamp, verify
 
 MAX_SKIPPED = 1000
-WRITERS = 8
-"""Threads that write at once."""
-FEW = 16
-"""So many objects are written one after another, in order."""
 
 
 class Commit:
@@ -78,9 +74,10 @@ class Commit:
             FleetError: a role's key is not here.
         """
         for role in (*self._edits, Snapshot.type, Timestamp.type):
-            keys = self._keys(role)
-            if all(self._signers.signer(key) is None for key in keys):
-                raise _no_key(role, keys)
+            for above in self._delegators(role):
+                keys = keys_for(above, role)
+                if all(self._signers.signer(key) is None for key in keys):
+                    raise _no_key(role, keys)
 
     def write(self) -> None:
         """Write everything, in the order of the module's docstring.
@@ -146,18 +143,18 @@ class Commit:
         self._verify(metadata, role)
 
     def _verify(self, metadata: Metadata[Any], role: str) -> None:
-        above: Sequence[Root | Targets] = self._roots if delegator(role) == Root.type else [self._above(role)]
-        for one in above:
+        for one in self._delegators(role):
             if not one.get_verification_result(role, metadata.signed_bytes, metadata.signatures):
                 raise _no_key(role, keys_for(one, role))
 
     def _keys(self, role: str) -> tuple[Key, ...]:
-        above: Sequence[Root | Targets] = self._roots if delegator(role) == Root.type else [self._above(role)]
-        return tuple({key.keyid: key for one in above for key in keys_for(one, role)}.values())
+        return tuple({key.keyid: key for one in self._delegators(role) for key in keys_for(one, role)}.values())
 
-    def _above(self, role: str) -> Targets:
+    def _delegators(self, role: str) -> Sequence[Root | Targets]:
         above = delegator(role)
-        return self._edits[above] if above in self._edits else self._view.role(above).signed
+        if above == Root.type:
+            return self._roots
+        return [self._edits[above] if above in self._edits else self._view.role(above).signed]
 
     def _expiry(self, role: str) -> datetime:
         return expiry(role, self._now, self._lifetimes)
@@ -166,14 +163,6 @@ class Commit:
 def keys_for(above: Root | Targets, role: str) -> tuple[Key, ...]:
     """The keys that ``above`` names for ``role``."""
     return tuple(above.get_key(keyid) for keyid in above.get_delegated_role(role).keyids)
-
-
-def in_parallel(function: Any, items: Sequence[Any]) -> list[Any]:
-    """``function`` of every item: one after another where they are few, by threads where they are many."""
-    if len(items) <= FEW:
-        return [function(item) for item in items]
-    with ThreadPoolExecutor(WRITERS) as pool:
-        return list(pool.map(function, items))
 
 
 def _no_key(role: str, keys: Sequence[Key]) -> FleetError:

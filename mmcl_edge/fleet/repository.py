@@ -16,7 +16,7 @@ from tuf.api.metadata import Metadata, MetaFile, Root
 
 from mmcl_edge.errors import FleetError
 from mmcl_edge.fleet.archives import Carried, carry, fetched
-from mmcl_edge.fleet.commit import Commit, in_parallel
+from mmcl_edge.fleet.commit import Commit
 from mmcl_edge.fleet.founding import found
 from mmcl_edge.fleet.layout import (
     BETA,
@@ -35,6 +35,7 @@ from mmcl_edge.fleet.layout import (
     check_device_name,
     dump,
 )
+from mmcl_edge.fleet.parallel import in_parallel
 from mmcl_edge.fleet.releases import check_fits, delta_parents, next_release, without
 from mmcl_edge.fleet.signers import Signers
 from mmcl_edge.fleet.store import Store

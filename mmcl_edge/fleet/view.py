@@ -40,7 +40,8 @@ from mmcl_edge.fleet.layout import (
     parse,
     target_path,
 )
-from mmcl_edge.fleet.roles import bins_of, delegator, keys_of
+from mmcl_edge.fleet.parallel import in_parallel
+from mmcl_edge.fleet.roles import SECTIONS, bins_of, delegator, keys_of
 from mmcl_edge.fleet.store import Store, Version
 from mmcl_edge.types import FrozenModel
 
@@ -153,6 +154,19 @@ class View:
     def bins(self) -> tuple[str, ...]:
         """Names of all bins."""
         return tuple(bins_of(self.role(PACKS_ROLE).signed).get_roles())
+
+    def delegated(self, *others: str) -> tuple[str, ...]:
+        """Names of ``others`` and of every delegated role, all of them read (by threads) and verified.
+
+        Raises:
+            TrustError, StoreError: as ``role``.
+        """
+        sections = tuple(SECTIONS)
+        for name in (Targets.type, *sections):
+            self.role(name)
+        bins = self.bins()
+        in_parallel(self.role, bins)
+        return (*others, *sections, *bins)
 
     def archive(self, target: str) -> TargetFile | None:
         """Size and hash of an archive; ``None`` where the fleet has none of that name."""
