@@ -1,25 +1,40 @@
-"""``mmcl-edge pack``: list, show, use and roll back packs."""
+"""``mmcl-edge pack``: list, show, use and roll back packs; the commands for archives and signatures are beside it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mmcl_edge.commands.console import emit, json_option, table
+from mmcl_edge.commands.pack_diff import diff
+from mmcl_edge.commands.pack_export import export
+from mmcl_edge.commands.pack_inspect import inspect
+from mmcl_edge.commands.pack_place import key_options, pack_folder, parent_of, public_keys
+from mmcl_edge.commands.pack_sign import sign
+from mmcl_edge.commands.pack_verify import verify
 from mmcl_edge.errors import PackError
 from mmcl_edge.packs import Pack, PackManifest, read_manifest, read_pack
+from mmcl_edge.packs.archive import is_archive, open_archive
+from mmcl_edge.packs.signing import require_signature
 from mmcl_edge.runtime.workspace import Workspace
+
+if TYPE_CHECKING:
+    from securesystemslib.signer import Key
 
 
 @click.group()
 def command() -> None:
-    """List, show, use and roll back what was learned.
+    """List, show, use, carry, sign and compare what was learned.
 
-    A pack is named by its digest; the first six letters or more are enough.
+    A pack is named by its digest; the first six letters or more are enough. An archive is one file with one pack.
     """
+
+
+for _more in (export, inspect, verify, sign, diff):
+    command.add_command(_more)
 
 
 @command.command("list")
@@ -56,26 +71,25 @@ def show(pack: str, as_json: bool) -> None:
       mmcl-edge pack show
       mmcl-edge pack show 3fa94c --json
     """  # noqa: D301
-    opened = read_pack(_resolve(pack))
+    opened = read_pack(pack_folder(pack))
     emit(_details(opened), as_json, _show_text)
 
 
 @command.command()
 @click.argument("pack")
+@key_options
 @json_option
-def use(pack: str, as_json: bool) -> None:
-    """Put PACK in use; the one used before becomes 'previous'. A folder is copied into the workspace first.
+def use(pack: str, keys: tuple[Path, ...], threshold: int, as_json: bool) -> None:
+    """Put PACK in use; the one used before becomes 'previous'. A folder or archive is brought into the workspace first.
 
     \b
     Examples:
       mmcl-edge pack use 3fa94c
-      mmcl-edge pack use ./packs/3fa94c... --json
+      mmcl-edge pack use birds.mmclpack --key root.pub.json
     """  # noqa: D301
-    workspace = Workspace().open()
-    folder = workspace.resolve_pack(pack)
+    workspace, trusted = Workspace().open(), public_keys(keys)
     with workspace.lock():
-        digest = folder.name if folder.parent == workspace.packs_path else workspace.install_pack(folder)
-        opened = workspace.use_pack(digest)
+        opened = workspace.use_pack(_brought(workspace, pack, trusted if keys else None, threshold))
     emit(_in_use(workspace, opened), as_json, _in_use_text)
 
 
@@ -92,9 +106,21 @@ def rollback(as_json: bool) -> None:
     emit(_in_use(workspace, workspace.rollback()), as_json, _in_use_text)
 
 
-def _resolve(pack: str) -> Path:
-    workspace = Workspace()
-    return workspace.open().resolve_pack(pack) if workspace.exists() or not Path(pack).is_dir() else Path(pack)
+def _brought(workspace: Workspace, pack: str, keys: tuple[Key, ...] | None, threshold: int) -> str:
+    """The digest of ``pack``, which is in the workspace afterwards."""
+    if is_archive(Path(pack)):
+        return open_archive(
+            Path(pack),
+            workspace.packs_path,
+            parent_of=parent_of,
+            bundle_digest=workspace.bundle_family(),
+            keys=keys,
+            threshold=threshold,
+        )
+    folder = workspace.resolve_pack(pack)
+    if keys is not None:
+        require_signature(read_pack(folder), keys, threshold=threshold)
+    return folder.name if folder.parent == workspace.packs_path else workspace.install_pack(folder)
 
 
 def _row(folder: Path, workspace: Workspace) -> dict[str, Any]:

@@ -102,13 +102,21 @@ def signature_bytes(folder: Path) -> bytes | None:
 
 
 def claimed_signers(pack: Pack) -> tuple[str, ...]:
-    """Ids of the keys that the signature file names, in order; nothing is verified but its form and its pack.
+    """Ids of the keys that the pack's signature file names, in order; see ``claimed_keys``.
 
     Raises:
         SignatureError: the file is malformed, or of another pack.
     """
-    data = signature_bytes(pack.path)
-    return () if data is None else tuple(sorted(_envelope(data, signed_payload(pack.manifest, pack.digest)).signatures))
+    return claimed_keys(signature_bytes(pack.path), pack.manifest, pack.digest)
+
+
+def claimed_keys(data: bytes | None, manifest: PackManifest, digest: str) -> tuple[str, ...]:
+    """Ids of the keys that the contents ``data`` of a signature file name; only its form and its pack are verified.
+
+    Raises:
+        SignatureError: it is malformed, or of another pack.
+    """
+    return () if data is None else tuple(sorted(_envelope(data, signed_payload(manifest, digest)).signatures))
 
 
 def verified_signers(pack: Pack | Path, keys: Iterable[Key]) -> frozenset[str]:
