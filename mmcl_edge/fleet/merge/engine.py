@@ -1,0 +1,385 @@
+"""``merge_packs``: what many devices learned, as one pack.
+
+Rules, performed in this order; nothing is written before the last:
+
+1. The method and its options are ones that exist.
+2. All packs are verified; broken ones are refused, or left out and named. Each counts once.
+3. They fit: one bundle, one configuration. A method on task vectors has a base.
+4. Classes are reconciled by id, experts united; what comes from where is planned. No value was used so far.
+5. The method runs, packs after packs, in little memory. Sums are added.
+6. The result is written beside its place and read back by all rules of ``read_pack``.
+7. With evaluation data, parents and result answer it. ``auto`` does 4 to 7 for several methods and takes the best.
+8. A result that lost more than the tolerance on some parent's classes is refused.
+9. The result appears in its place, whole.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from mmcl_edge.errors import MergeError
+from mmcl_edge.fileio import STAGING_PREFIX, storage_errors
+from mmcl_edge.fleet.merge import outliers as watching
+from mmcl_edge.fleet.merge.ancestry import find_base
+from mmcl_edge.fleet.merge.assembly import Facts, facts
+from mmcl_edge.fleet.merge.experts import Union, unite
+from mmcl_edge.fleet.merge.judging import Evaluate, Judgement, Measured, judge, measure
+from mmcl_edge.fleet.merge.labels import Labels, reconcile
+from mmcl_edge.fleet.merge.methods import (
+    AUTO,
+    MOST_COMPARED,
+    NEEDS_BASE,
+    ROBUST,
+    MergeOptions,
+    check_method,
+    grouping_of,
+    prepare,
+)
+from mmcl_edge.fleet.merge.plan import Planner
+from mmcl_edge.fleet.merge.products import Products
+from mmcl_edge.fleet.merge.reading import Array, Source
+from mmcl_edge.fleet.merge.report import MergeRejectedError, MergeReport, Share, Trial
+from mmcl_edge.fleet.merge.sources import Gathered, check_fit, gather
+from mmcl_edge.fleet.merge.streaming import refuse_infinite, stream
+from mmcl_edge.fleet.merge.sums import has_sums, merge_sums
+from mmcl_edge.packs import write_pack
+
+SAMPLES = "samples"
+"""Weights by the packs' own counts of training samples."""
+FEW = 64
+"""Up to so many packs are compared with each other whatever the method."""
+OnProgress = Callable[[str, float | None, float | None], None]
+"""Hears what is being done, and how much of it, where that is known."""
+
+
+def merge_packs(
+    sources: Sequence[Path],
+    out: Path,
+    *,
+    method: str = AUTO,
+    weights: Sequence[float] | Literal["samples"] | None = None,
+    base: Path | None = None,
+    evaluate: Evaluate | None = None,
+    tolerance: float = 0.02,
+    options: MergeOptions | None = None,
+    executor: Executor | None = None,
+    on_progress: OnProgress | None = None,
+) -> MergeReport:
+    """Merge packs into ``out/<digest>``, by the rules above.
+
+    Args:
+        sources: folders of packs, archives, or folders full of either. Their order does not matter.
+        out: folder of packs.
+        method: ``auto`` or a key of ``METHODS``.
+        weights: one a pack, or ``samples``; ``None`` counts all alike.
+        base: the pack that all were adapted from; found among parents where ``options.find`` can.
+        evaluate: folder of a pack to right answers by class; ``None`` measures nothing.
+        tolerance: accuracy that a parent's classes may lose.
+        options: what the methods may be told.
+        executor: where packs are read; ``None`` is a thread for each core.
+        on_progress: hears of progress.
+
+    Raises:
+        MergeError: the packs cannot be merged as asked.
+        PackError: one is broken.
+        MergeRejectedError: the result is worse than the tolerance allows; nothing was written.
+        StorageError: the result cannot be written.
+    """
+    options, started = options or MergeOptions(), time.perf_counter()
+    check_method(method, options)
+    tell = on_progress or (lambda text, done, total: None)
+    out = Path(out)
+    with _scratch(out) as folder:
+        merge = _Merge(folder, out, evaluate, tolerance, options, executor, tell)
+        report = merge.run(sources, method, weights, base)
+    return replace(report, duration_s=round(time.perf_counter() - started, 3))
+
+
+@contextmanager
+def _scratch(out: Path) -> Iterator[Path]:
+    """A temporary folder in ``out``; an ``out`` that was made for it goes with it, if nothing else came there."""
+    existed = out.exists()
+    with storage_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+        scratch = tempfile.TemporaryDirectory(dir=out, prefix=STAGING_PREFIX)
+    try:
+        with scratch as folder:
+            yield Path(folder)
+    finally:
+        if not existed:
+            with suppress(OSError):
+                out.rmdir()
+
+
+@dataclass(frozen=True)
+class _Parents:
+    """What is merged: verified packs that fit, their shares, and what they have in common."""
+
+    gathered: Gathered
+    sources: tuple[Source, ...]
+    shares: Array
+    base: Source | None
+    labels: Labels
+    union: Union
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """One method's result, written to the scratch folder."""
+
+    method: str
+    facts: Facts
+    tensors: dict[str, Array]
+    outliers: tuple[watching.Outlier, ...] | None
+    judgement: Judgement | None
+
+
+@dataclass
+class _Merge:
+    """One call of ``merge_packs``."""
+
+    scratch: Path
+    out: Path
+    evaluate: Evaluate | None
+    tolerance: float
+    options: MergeOptions
+    executor: Executor | None
+    tell: OnProgress
+
+    def run(
+        self,
+        names: Sequence[Path],
+        method: str,
+        weights: Sequence[float] | Literal["samples"] | None,
+        base: Path | None,
+    ) -> MergeReport:
+        parents = self._parents(names, method, weights, base)
+        measured = self._measure(parents)
+        tried: tuple[Trial, ...]
+        if method != AUTO:
+            chosen, reason, tried = self._candidate(parents, method, measured), "It was asked for.", ()
+        else:
+            chosen, reason, tried = self._best(parents, measured)
+        return self._finish(parents, chosen, reason, tried)
+
+    def _parents(
+        self,
+        names: Sequence[Path],
+        method: str,
+        weights: Sequence[float] | Literal["samples"] | None,
+        base: Path | None,
+    ) -> _Parents:
+        skip, options = self.options.skip_broken, self.options
+        gathered = gather(
+            names,
+            scratch=self.scratch,
+            weights=None if isinstance(weights, str) else weights,
+            skip_broken=method in ROBUST if skip is None else skip,
+            find=options.find,
+            executor=self.executor,
+            on_read=lambda done, total: self.tell("verifying packs", done, total),
+        )
+        check_fit(gathered.sources)
+        if method in ROBUST and len(gathered.sources) > MOST_COMPARED:
+            raise MergeError(
+                f"Expected at most {MOST_COMPARED:,} packs for the method '{method}', which compares each with each, "
+                f"but found {len(gathered.sources):,}; merge them in groups, then the results."
+            )
+        origin = find_base(
+            gathered.sources,
+            named=base,
+            find=options.find,
+            scratch=self.scratch,
+            needed=method in NEEDS_BASE,
+            method=method,
+        )
+        given = dict(zip((one.digest for one in gathered.sources), gathered.weights, strict=False))
+        own = tuple(one for one in gathered.sources if origin is None or one.digest != origin.digest)
+        if len(own) < 2:
+            raise MergeError(
+                f"Expected at least two packs beside the one that they come from, but found {len(own)}; use that pack "
+                "as it is, or name more."
+            )
+        check_fit(own, origin)
+        shares = _shares(own, given, by_samples=weights == SAMPLES)
+        labels = reconcile(own, origin)
+        union = unite(own, active=own[0].method.adapter.active_experts, alike=options.alike)
+        return _Parents(gathered, own, shares, origin, labels, union)
+
+    def _measure(self, parents: _Parents) -> list[Measured]:
+        """Right answers of the parents of most weight, on their own classes."""
+        if self.evaluate is None:
+            return []
+        order = np.argsort(-parents.shares, kind="stable")[: self.options.most_evaluated]
+        found = []
+        for number, index in enumerate(order):
+            source = parents.sources[int(index)]
+            self.tell("evaluating parents", number + 1, len(order))
+            found.append(measure(self.evaluate, source.path, source.digest, source.labels))
+        return found
+
+    def _candidate(self, parents: _Parents, method: str, measured: Sequence[Measured]) -> _Candidate:
+        sources, shares = parents.sources, parents.shares
+        base = parents.base if method in NEEDS_BASE else None
+        plan = Planner(sources, parents.labels, parents.union, base).plan(grouping_of(method))
+        products = Products(plan, sources)
+        watch = watching.look(plan, products) if self._watches(method, sources) else None
+        fold, jobs = prepare(method, plan, sources, shares, base=base, options=self.options, products=products)
+        tensors = stream(
+            plan,
+            fold,
+            jobs,
+            executor=self.executor,
+            on_part=lambda done, total: self.tell(f"merging ({method})", done, total),
+        )
+        module = None
+        if any(has_sums(source) for source in sources):
+            more, module = merge_sums(sources, shares.tolist(), parents.labels.names)
+            tensors |= more
+        refuse_infinite(tensors)
+        found = facts(
+            sources,
+            shares.tolist(),
+            method=method,
+            base=base,
+            labels=parents.labels,
+            union=parents.union,
+            module=module,
+        )
+        far = None if watch is None else watching.outliers(watch, sources, parents.labels, tensors.get(watching.ROWS))
+        return _Candidate(method, found, tensors, far, self._judge(found, tensors, measured))
+
+    def _watches(self, method: str, sources: Sequence[Source]) -> bool:
+        wanted, count = self.options.outliers, len(sources)
+        if grouping_of(method) == "tensor" or count > MOST_COMPARED:
+            return False
+        return (method in ROBUST or count <= FEW) if wanted is None else wanted
+
+    def _judge(self, found: Facts, tensors: dict[str, Array], measured: Sequence[Measured]) -> Judgement | None:
+        if self.evaluate is None:
+            return None
+        self.tell("evaluating the result", None, None)
+        folder = self.scratch / "candidates"
+        written = folder / write_pack(folder, found.contents(tensors, {}))
+        return judge(measured, self.evaluate(written))
+
+    def _best(self, parents: _Parents, measured: Sequence[Measured]) -> tuple[_Candidate, str, tuple[Trial, ...]]:
+        """The most accurate of the methods that can be tried; the earlier one where they are equal."""
+        names = _worth_trying(parents)
+        if self.evaluate is None:
+            name = "task-arithmetic" if parents.base else "mean"
+            why = "the packs have a base" if parents.base else "the packs have no base that is here"
+            return self._candidate(parents, name, ()), f"Nothing was measured; {why}.", ()
+        best, tried = None, []
+        for name in names:
+            one = self._candidate(parents, name, measured)
+            assert one.judgement is not None
+            tried.append(Trial(name, one.judgement.accuracy, one.judgement.largest_loss))
+            if best is None or best.judgement is None or one.judgement.accuracy > best.judgement.accuracy:
+                best = one
+        assert best is not None
+        figures = ", ".join(f"{one.method} {100 * one.accuracy:.1f} %" for one in tried)
+        return best, f"It was the most accurate on the evaluation data: {figures}.", tuple(tried)
+
+    def _finish(self, parents: _Parents, chosen: _Candidate, reason: str, tried: tuple[Trial, ...]) -> MergeReport:
+        judgement = chosen.judgement
+        accepted = judgement is None or judgement.largest_loss <= self.tolerance
+        contents = chosen.facts.contents(chosen.tensors, _evaluation(chosen))
+        self.tell("writing the result", None, None)
+        digest = write_pack(self.out if accepted else self.scratch / "refused", contents)
+        gathered, base = parents.gathered, parents.base if chosen.method in NEEDS_BASE else None
+        report = MergeReport(
+            digest=digest,
+            path=self.out / digest if accepted else None,
+            method=chosen.method,
+            reason=reason,
+            accepted=accepted,
+            version=contents.version,
+            labels=contents.labels,
+            experts=len(contents.experts),
+            parents=tuple(
+                Share(source.digest, str(source.path), float(share))
+                for source, share in zip(parents.sources, parents.shares, strict=True)
+            ),
+            base=None if base is None else base.digest,
+            repeated=gathered.repeated,
+            broken=gathered.broken,
+            clashes=parents.labels.clashes,
+            folded=tuple(parents.union.folded),
+            impostors=tuple((parents.sources[number].digest, expert) for number, expert in parents.union.impostors),
+            outliers=chosen.outliers,
+            judgement=judgement,
+            tolerance=self.tolerance,
+            tried=tried,
+            notes=(*chosen.facts.notes, *_notes(parents, self)),
+        )
+        if not accepted:
+            assert judgement is not None
+            raise MergeRejectedError(_refusal(judgement, self.tolerance), report)
+        return report
+
+
+def _shares(sources: Sequence[Source], given: dict[str, float], *, by_samples: bool) -> Array:
+    """Weights that sum to 1."""
+    if by_samples:
+        found = np.array([sum(count for _, count in source.sample_counts) for source in sources], np.float64)
+        if found.sum() <= 0:
+            raise MergeError("Expected packs that count their training samples, but none does; give weights instead.")
+    else:
+        found = np.array([given.get(source.digest, 1.0) for source in sources], np.float64)
+    if found.sum() <= 0:
+        raise MergeError("Expected a weight above 0 for some pack, but found none; correct --weights.")
+    return np.asarray(found / found.sum())
+
+
+def _worth_trying(parents: _Parents) -> list[str]:
+    count = len(parents.sources)
+    on_base = ["task-arithmetic", "ties"] if parents.base else []
+    robust = ["median"] if 4 <= count <= MOST_COMPARED else []
+    return ["mean", "union", *on_base, *robust]
+
+
+def _evaluation(chosen: _Candidate) -> dict[str, Any]:
+    """What ``eval.json`` of the result says: plain figures, and those of each class."""
+    found: dict[str, Any] = {"merge_method": chosen.method}
+    if chosen.judgement is not None:
+        found["accuracy"] = round(chosen.judgement.accuracy, 6)
+        found["largest_loss"] = round(chosen.judgement.largest_loss, 6)
+        found["classes"] = {
+            one.label: {
+                "samples": one.samples,
+                "before": None if one.before is None else round(one.before, 6),
+                "after": round(one.after, 6),
+            }
+            for one in chosen.judgement.classes
+        }
+    return found
+
+
+def _notes(parents: _Parents, merge: _Merge) -> list[str]:
+    notes = ["Confidence is not calibrated: run 'mmcl-edge calibrate confidence' with the merged pack in use."]
+    if merge.evaluate is None:
+        notes.append("Nothing was measured: pass evaluation data (--eval DATA) to have the result judged.")
+    elif len(parents.sources) > merge.options.most_evaluated:
+        notes.append(
+            f"Of {len(parents.sources)} parents the {merge.options.most_evaluated} of most weight were judged."
+        )
+    return notes
+
+
+def _refusal(judgement: Judgement, tolerance: float) -> str:
+    worst = max(judgement.parents, key=lambda parent: parent.loss)
+    return (
+        f"The merged pack was refused: on the classes of {worst.digest[:16]}... it is right {100 * worst.after:.1f} %, "
+        f"and that pack alone {100 * worst.before:.1f} %, a loss above the tolerance of {100 * tolerance:g} points. "
+        "Nothing was written; try --method auto, leave out an outlier, or raise --tolerance."
+    )
