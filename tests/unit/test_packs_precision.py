@@ -1,0 +1,172 @@
+"""fp16 and int8: what stays exact, what the rest may lose, and which forms are refused."""
+
+import pytest
+import torch
+
+from mmcl_edge.errors import PackError
+from mmcl_edge.packs import read_pack, write_pack
+from mmcl_edge.packs.archive import read_archive, write_archive
+from mmcl_edge.packs.precision import plain_name, precision_of, reduced_contents, write_reduced
+from tests.builders import forge_file, pack_contents
+from tests.golden.make_pack_v1_confidence import calibrated_contents
+
+
+def _weights(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+TENSORS = {
+    "blocks.0.router": _weights(8, 40),
+    "blocks.0.experts.e0.audio.down": _weights(16, 48, seed=1) * torch.logspace(-3, 2, 16)[:, None],
+    "blocks.0.experts.e0.audio.bias": _weights(16, seed=2),
+    "fusion.kernel": _weights(4, 3, 3, 3, seed=3),
+    "fusion.small": _weights(2, 4, seed=4),
+    "fusion.zero": torch.zeros(8, 16),
+    "head.log_scale": torch.tensor(2.7),
+    "head.seen": torch.tensor([True, False]),
+    "head.empty": torch.zeros(0, 3),
+    "dtypes.double": _weights(8, 16, seed=5).double(),
+    "analytic.a1.audio.root": _weights(16, 16, seed=6),
+    "fusion.large": _weights(8, 16, seed=7) * 1e5,
+}
+EXACT = {
+    "head.log_scale",
+    "head.seen",
+    "head.empty",
+    "dtypes.double",
+    "analytic.a1.audio.root",
+    "fusion.large",
+}
+
+
+@pytest.fixture
+def pack(tmp_path):
+    return read_pack(tmp_path / write_pack(tmp_path, pack_contents(tensors=TENSORS)))
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_names_shapes_and_dtypes_stay(pack, tmp_path, precision):
+    child = read_pack(tmp_path / write_reduced(pack, precision, tmp_path))
+    found = child.tensors()
+    assert {name: (value.shape, value.dtype) for name, value in found.items()} == {
+        name: (value.shape, value.dtype) for name, value in TENSORS.items()
+    }
+    for name in EXACT:
+        assert torch.equal(found[name], TENSORS[name]), name
+
+
+def test_fp16_loses_at_most_its_rounding(pack, tmp_path):
+    found = read_pack(tmp_path / write_reduced(pack, "fp16", tmp_path)).tensors()
+    for name in set(TENSORS) - EXACT:
+        assert torch.allclose(found[name], TENSORS[name], rtol=2**-11, atol=2**-25), name
+
+
+def test_int8_loses_at_most_half_a_step_of_its_row(pack, tmp_path):
+    child = read_pack(tmp_path / write_reduced(pack, "int8", tmp_path))
+    found, stored = child.tensors(), child.entries
+    rows = [name for name in TENSORS if f"{name}:int8" in stored]
+    assert set(rows) == {"blocks.0.router", "blocks.0.experts.e0.audio.down", "fusion.kernel", "fusion.zero"}
+    for name in rows:
+        value = TENSORS[name].flatten(1)
+        half_a_step = value.abs().amax(1, keepdim=True) / 127 / 2
+        assert ((found[name].flatten(1) - value).abs() <= half_a_step * 1.0001).all(), name
+    assert {"fusion.small:fp16", "blocks.0.experts.e0.audio.bias:fp16"} <= set(stored)
+
+
+def test_the_child_says_what_it_is(pack, tmp_path):
+    child = read_pack(tmp_path / write_reduced(pack, "int8", tmp_path))
+    assert (child.manifest.parents[0].digest, child.manifest.parents[0].method) == (pack.digest, "int8")
+    assert child.manifest.version == pack.manifest.version + 1
+    assert child.manifest.labels == pack.manifest.labels
+    assert child.manifest.experts == pack.manifest.experts
+    assert child.evaluation == {**pack.evaluation, "precision": "int8", "figures_are_of": pack.digest}
+    assert (precision_of(pack.entries), precision_of(child.entries)) == ("fp32", "int8")
+
+
+def test_reducing_twice_gives_equal_digests(pack, tmp_path):
+    for precision in ("fp16", "int8"):
+        assert write_reduced(pack, precision, tmp_path / "1") == write_reduced(pack, precision, tmp_path / "2")
+
+
+def test_it_gets_smaller(tmp_path):
+    tensors = {f"w{number}": _weights(256, 256, seed=number) for number in range(3)}
+    pack = read_pack(tmp_path / write_pack(tmp_path, pack_contents(tensors=tensors)))
+    sizes = [pack.manifest.file("adapter_model.safetensors").size_bytes]
+    for precision in ("fp16", "int8"):
+        child = read_pack(tmp_path / write_reduced(pack, precision, tmp_path))
+        sizes.append(child.manifest.file("adapter_model.safetensors").size_bytes)
+    assert sizes[1] < 0.51 * sizes[0]
+    assert sizes[2] < 0.26 * sizes[0]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("fp16", "fp32"), ("fp16", "fp16"), ("int8", "fp16"), ("int8", "int8"), (None, "fp32")]
+)
+def test_a_pack_never_gets_a_precision_it_has_lost(pack, tmp_path, first, second):
+    source = pack if first is None else read_pack(tmp_path / write_reduced(pack, first, tmp_path))
+    with pytest.raises(PackError, match="cannot be reduced"):
+        reduced_contents(source, second)
+
+
+def test_fp16_may_become_int8(pack, tmp_path):
+    half = read_pack(tmp_path / write_reduced(pack, "fp16", tmp_path))
+    assert precision_of(read_pack(tmp_path / write_reduced(half, "int8", tmp_path)).entries) == "int8"
+
+
+@pytest.mark.parametrize(("precision", "kept"), [("fp16", True), ("int8", False)])
+def test_confidence_stays_only_with_fp16(tmp_path, precision, kept):
+    pack = read_pack(tmp_path / write_pack(tmp_path, calibrated_contents()))
+    child = read_pack(tmp_path / write_reduced(pack, precision, tmp_path))
+    assert child.manifest.confidence == (pack.manifest.confidence if kept else None)
+    found = {name for name in child.entries if name.startswith("confidence.")}
+    assert found == ({"confidence.means", "confidence.directions", "confidence.precision"} if kept else set())
+    if kept:
+        assert torch.equal(child.tensors()["confidence.means"], pack.tensors()["confidence.means"])
+
+
+@pytest.mark.parametrize("before", ["fp32", "fp16", "int8"])
+def test_equal_tensors_keep_the_form_that_a_parent_has(tmp_path, before):
+    parent = read_pack(tmp_path / write_pack(tmp_path, pack_contents(tensors=TENSORS)))
+    if before != "fp32":
+        parent = read_pack(tmp_path / write_reduced(parent, before, tmp_path))
+    values = {**parent.tensors(), "head.weight": _weights(9, 40, seed=9)}
+    child = read_pack(tmp_path / write_pack(tmp_path, pack_contents(tensors=values)))
+    small = tmp_path / write_reduced(child, "int8", tmp_path, keep_to=parent)
+    write_archive(small, tmp_path / "delta", parent=parent.path)
+    delta = read_archive(tmp_path / "delta").delta
+    assert set(delta.from_parent) == set(parent.entries)
+    assert set(read_pack(small).entries) - set(parent.entries) == {"head.weight:int8", "head.weight:scale"}
+
+
+def test_plain_names():
+    assert [plain_name(name) for name in ("a.b", "a.b:fp16", "a.b:int8", "a.b:scale")] == ["a.b"] * 4
+
+
+FORMS = {
+    "unknown form": {"a:int4": torch.zeros(2, dtype=torch.int8)},
+    "two marks": {"a:fp16:fp16": torch.zeros(2, dtype=torch.float16)},
+    "fp16 of another dtype": {"a:fp16": torch.zeros(2)},
+    "int8 of another dtype": {"a:int8": torch.zeros(2, 2), "a:scale": torch.zeros(2, 1)},
+    "int8 without a scale": {"a:int8": torch.zeros(2, 2, dtype=torch.int8)},
+    "scale without int8": {"a:scale": torch.zeros(2, 1)},
+    "scale of another shape": {"a:int8": torch.zeros(2, 2, dtype=torch.int8), "a:scale": torch.zeros(1, 1)},
+    "scale of another rank": {"a:int8": torch.zeros(2, 2, dtype=torch.int8), "a:scale": torch.zeros(2)},
+    "scale in fp16": {"a:int8": torch.zeros(2, 2, dtype=torch.int8), "a:scale": torch.zeros(2, 1).half()},
+    "int8 without rows": {"a:int8": torch.zeros(4, dtype=torch.int8), "a:scale": torch.zeros(4)},
+    "plain and fp16": {"a": torch.zeros(2), "a:fp16": torch.zeros(2).half()},
+    "fp16 and int8": {
+        "a:fp16": torch.zeros(2, 2).half(),
+        "a:int8": torch.zeros(2, 2, dtype=torch.int8),
+        "a:scale": torch.zeros(2, 1),
+    },
+}
+
+
+@pytest.mark.parametrize("tensors", FORMS.values(), ids=FORMS)
+def test_broken_forms_are_refused(tmp_path, tensors):
+    from mmcl_edge.packs.tensors import serialise
+
+    pack = tmp_path / write_pack(tmp_path, pack_contents())
+    forge_file(pack, "adapter_model.safetensors", serialise(tensors))
+    with pytest.raises(PackError, match="one whole form"):
+        read_pack(pack)
