@@ -11,6 +11,7 @@ from mmcl_edge.errors import MergeError
 from mmcl_edge.fleet.merge.experts import Union
 from mmcl_edge.fleet.merge.labels import Labels
 from mmcl_edge.fleet.merge.reading import Array, Source
+from mmcl_edge.fleet.merge.sums import MergedSums
 from mmcl_edge.packs import PackContents, Parent
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def facts(
     base: Source | None,
     labels: Labels,
     union: Union,
-    module: Mapping[str, Any] | None = None,
+    sums: MergedSums | None = None,
 ) -> Facts:
     """The manifest's fields.
 
@@ -52,7 +53,7 @@ def facts(
         base: what task vectors were counted from, recorded as a parent of weight 0.
         labels: the merged classes.
         union: the merged experts.
-        module: what else rebuilds the module, where the parents' own does not count (sums).
+        sums: the merged sums, where there are some; they know how many samples are in them.
 
     Raises:
         MergeError: the parents' modules differ.
@@ -74,11 +75,11 @@ def facts(
         "experts": union.experts(),
         "parents": tuple(parents),
         "version": 1 + max(source.version for source in everyone),
-        "sample_counts": _counts(sources, base, labels),
+        "sample_counts": sums.sample_counts if sums else _counts(sources, base, labels),
         "experiences": tuple(dict.fromkeys(name for source in everyone for name in source.experiences)),
         "privacy": privacy,
         "minimum_runtime": max((source.minimum_runtime for source in everyone), key=_numbers),
-        "module": _module(sources) if module is None else dict(module),
+        "module": sums.module if sums else _module(sources),
     }
     return Facts(fields, notes)
 

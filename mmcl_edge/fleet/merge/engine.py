@@ -241,10 +241,8 @@ class _Merge:
             executor=self.executor,
             on_part=lambda done, total: self.tell(f"merging ({method})", done, total),
         )
-        module = None
-        if any(has_sums(source) for source in sources):
-            more, module = merge_sums(sources, shares.tolist(), parents.labels.names)
-            tensors |= more
+        sums = merge_sums(sources, parents.labels.names) if any(has_sums(source) for source in sources) else None
+        tensors |= sums.tensors if sums else {}
         refuse_infinite(tensors)
         found = facts(
             sources,
@@ -253,7 +251,7 @@ class _Merge:
             base=base,
             labels=parents.labels,
             union=parents.union,
-            module=module,
+            sums=sums,
         )
         far = None if watch is None else watching.outliers(watch, sources, parents.labels, tensors.get(watching.ROWS))
         return _Candidate(method, found, tensors, far, self._judge(found, tensors, measured))
@@ -275,6 +273,8 @@ class _Merge:
     def _best(self, parents: _Parents, measured: Sequence[Measured]) -> tuple[_Candidate, str, tuple[Trial, ...]]:
         """The most accurate of the methods that can be tried; the earlier one where they are equal."""
         names = _worth_trying(parents)
+        if len(names) == 1:
+            return self._candidate(parents, names[0], measured), "Sums add up exactly: there is nothing to choose.", ()
         if self.evaluate is None:
             name = "task-arithmetic" if parents.base else "mean"
             why = "the packs have a base" if parents.base else "the packs have no base that is here"
@@ -343,6 +343,8 @@ def _shares(sources: Sequence[Source], given: dict[str, float], *, by_samples: b
 
 def _worth_trying(parents: _Parents) -> list[str]:
     count = len(parents.sources)
+    if parents.sources[0].method.learner == "analytic":
+        return ["union"]
     on_base = ["task-arithmetic", "ties"] if parents.base else []
     robust = ["median"] if 4 <= count <= MOST_COMPARED else []
     return ["mean", "union", *on_base, *robust]

@@ -203,10 +203,10 @@ def check_fit(sources: Sequence[Source], base: Source | None = None) -> None:
 
 
 def _differing(one: Source, other: Source) -> list[str]:
+    """What differs, with both values: the learner, and what shapes the model."""
     a, b = (source.method.model_dump() for source in (one, other))
-    fields: list[tuple[str, str]] = [(part, name) for part in FREE for name in a[part] if name not in FREE[part]]
-    return [
-        f"{part}.{name} ({a[part][name]} and {b[part][name]})"
-        for part, name in fields
-        if a[part][name] != b[part][name]
-    ]
+    found = ["learner"] if a["learner"] != b["learner"] else []
+    for part, free in FREE.items():
+        names = [name for name in a[part] if name not in free and a[part][name] != b[part][name]]
+        found += [f"{part}.{name} ({a[part][name]} and {b[part][name]})" for name in names]
+    return found

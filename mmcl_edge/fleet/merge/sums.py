@@ -1,13 +1,32 @@
-"""Sums of the analytic head: added, not averaged, each contribution once. The one place where merging meets them."""
+"""Sums of the analytic head: added, not averaged, each contribution once. The one place where merging meets them.
+
+What the packs hold is told by their ``adapter_config.json``; which addends are added follows from that alone
+(``addends.disjoint``). Their sums are read and added one by one, so the memory does not depend on the number of packs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from mmcl_edge.errors import MergeError
+from mmcl_edge.errors import InputError, MergeError
 from mmcl_edge.fleet.merge.plan import SUMS
-from mmcl_edge.fleet.merge.reading import Array, Source
+from mmcl_edge.fleet.merge.reading import Array, Source, opened, tensor
+
+if TYPE_CHECKING:
+    from mmcl_edge.learners.analytic.addends import Entry
+    from mmcl_edge.learners.analytic.statistics import RidgeStatistics
+
+
+@dataclass(frozen=True)
+class MergedSums:
+    """Tensors of the merged sums, the facts for ``module``, and samples by class."""
+
+    tensors: dict[str, Array]
+    module: dict[str, Any]
+    sample_counts: dict[str, int]
 
 
 def has_sums(source: Source) -> bool:
@@ -15,17 +34,88 @@ def has_sums(source: Source) -> bool:
     return any(name.startswith(SUMS) for name, _ in source.layout)
 
 
-def merge_sums(
-    sources: Sequence[Source], weights: Sequence[float], labels: Sequence[str]
-) -> tuple[dict[str, Array], dict[str, Any]]:
-    """Tensors of the merged sums, and the facts for ``adapter_config.json``'s ``module``.
+def merge_sums(sources: Sequence[Source], labels: Sequence[str]) -> MergedSums:
+    """The sums of every contribution of all packs, each once, as one addend.
+
+    Weights do not count here: a contribution is in the sums, whole, or it is not.
 
     Args:
         sources: verified packs; some may have no sums.
-        weights: of each.
-        labels: the merged classes.
+        labels: the merged classes; a pack's class is the one that differs from it in case at most.
 
     Raises:
-        MergeError: the sums do not add up.
+        MergeError: two packs' sums overlap in part, or are of different sizes.
+        PackError: the sums of a pack are malformed.
     """
-    raise MergeError("Packs with analytic sums cannot be merged yet; merge packs of the other learners.")
+    from mmcl_edge.learners.analytic.addends import Addend, disjoint, entries_of, stored
+
+    told = (
+        _Held(one, source)
+        for source in sources
+        for one in entries_of(source.digest, json.loads(source.module), source.labels)
+    )
+    try:
+        chosen = sorted(disjoint(told), key=lambda one: one.id)
+        heads = sorted({head for one in chosen for head in one.heads()})
+        sums = {head: _total(chosen, head, labels) for head in heads}
+    except InputError as error:
+        raise error if isinstance(error, MergeError) else MergeError(str(error)) from error
+    atoms = sorted(atom for one in chosen for atom in one.atoms)
+    merged = Addend.of_atoms(atoms, labels, sums)
+    tensors, module = stored([merged])
+    return MergedSums({name: value.numpy() for name, value in tensors.items()}, module, merged.sample_counts())
+
+
+@dataclass(frozen=True)
+class _Held:
+    """An addend in a file."""
+
+    entry: Entry
+    source: Source
+
+    @property
+    def id(self) -> str:
+        return self.entry.id
+
+    @property
+    def atoms(self) -> tuple[str, ...]:
+        return self.entry.atoms
+
+    @property
+    def prefix(self) -> str:
+        return f"{SUMS}{self.id}."
+
+    def heads(self) -> set[str]:
+        names = (name for name, _ in self.source.layout if name.startswith(self.prefix))
+        return {name.removeprefix(self.prefix).rpartition(".")[0] for name in names}
+
+    def read(self, head: str) -> RidgeStatistics:
+        """The sums of one head, checked."""
+        import torch
+
+        from mmcl_edge.learners.analytic.addends import sums_of
+
+        wanted = f"{self.prefix}{head}."
+        with opened(self.source) as handle:
+            own = {
+                name: torch.from_numpy(tensor(handle, self.source, entry).copy())
+                for name, entry in self.source.layout
+                if name.startswith(wanted)
+            }
+        return sums_of(self.source.digest, self.entry, own)[head]
+
+
+def _total(chosen: Sequence[_Held], head: str, labels: Sequence[str]) -> RidgeStatistics:
+    from mmcl_edge.learners.analytic.statistics import RidgeStatistics
+
+    place = {name.casefold(): column for column, name in enumerate(labels)}
+    holding = [one for one in chosen if head in one.heads()]
+    first = holding[0].read(head)
+
+    def parts() -> Iterator[RidgeStatistics]:
+        for number, one in enumerate(holding):
+            sums = one.read(head) if number else first
+            yield sums.placed([place[name.casefold()] for name in one.entry.classes], len(labels))
+
+    empty = RidgeStatistics.empty(first.features, len(labels), dtype=first.root.dtype)
+    return RidgeStatistics.total(parts(), empty)
