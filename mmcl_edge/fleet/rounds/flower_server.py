@@ -1,0 +1,77 @@
+"""The server in Flower: ``flwr run`` starts ``app``, with these settings in ``[tool.flwr.app.config]``:
+
+folder        of the rounds' state; needed
+bundle        folder of the bundle that all devices have; needed
+rounds        how many (3)
+learner       analytic (default) or mmcl
+method        of merging (mean); see mmcl-edge merge
+share, quorum, round-s, least-nodes    see ``flower_strategy.Pace``
+staleness     exponent of the weight of late answers (0.5)
+seed          of everything random (0)
+"""  # noqa: D415
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from mmcl_edge.bundle import Bundle
+from mmcl_edge.config import AdaptConfig, MethodConfig
+from mmcl_edge.errors import InputError
+from mmcl_edge.fleet.rounds.flower_strategy import MergeStrategy, Pace
+from mmcl_edge.fleet.rounds.merging import PackMerge
+from mmcl_edge.fleet.rounds.server import RoundReport, Rounds
+from mmcl_edge.fleet.rounds.staleness import EXPONENT
+
+
+def main(grid: Grid, context: Context) -> None:
+    """Do the rounds."""
+    settings = dict(context.run_config)
+    strategy = strategy_of(settings, on_round=print_report)
+    strategy.start(grid, num_rounds=int(settings.get("rounds", 3)))
+
+
+def strategy_of(settings: dict[str, Any], *, on_round: Any = lambda report: None) -> MergeStrategy:
+    """The strategy that the settings describe.
+
+    Raises:
+        InputError: a needed one is missing.
+        BundleError: the bundle is broken.
+    """
+    for name in ("folder", "bundle"):
+        if not settings.get(name):
+            raise InputError(f"Expected the setting {name!r} in [tool.flwr.app.config], but there is none; add it.")
+    seed, learner = int(settings.get("seed", 0)), str(settings.get("learner", "analytic"))
+    rounds = Rounds(
+        Path(str(settings["folder"])),
+        bundle=Bundle.open(Path(str(settings["bundle"]))).family,
+        method=MethodConfig.model_validate({"learner": learner}),
+        adapt=AdaptConfig(seed=seed),
+        merge=PackMerge(str(settings.get("method", "mean"))),
+        exponent=float(settings.get("staleness", EXPONENT)),
+    )
+    pace = Pace(
+        share=float(settings.get("share", 1.0)),
+        quorum=float(settings.get("quorum", 1.0)),
+        round_s=float(settings.get("round-s", 3600.0)),
+        least_nodes=int(settings.get("least-nodes", 1)),
+        seed=seed,
+    )
+    return MergeStrategy(rounds, pace, on_round)
+
+
+def print_report(report: RoundReport) -> None:
+    """One line a round."""
+    late = sum(age > 0 for _, age in report.merged.values())
+    pack = "none" if report.pack is None else report.pack[:16]
+    said = (
+        f"round {report.round}: merged {len(report.merged)} ({late} late), refused {len(report.refused)}, pack {pack}"
+    )
+    print(said if report.rejected is None else f"{said}; the merge was refused: {report.rejected}")  # noqa: T201
+
+
+app = ServerApp()
+app.main()(main)
