@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,6 +96,22 @@ class ReplayStore:
         }
         if (index := _Index(**merged)) != mine:
             write_atomic(path, canonical_json(index.model_dump(mode="json")))
+
+    def objects_of(self, pack_digest: str) -> tuple[tuple[Literal["train", "holdout"], str, Path], ...]:
+        """Side, class and file of every exemplar of a pack; the files are not read.
+
+        Raises:
+            IntegrityError: the index is damaged.
+        """
+        path = self._index_path(pack_digest)
+        if not path.is_file():
+            return ()
+        index = self._index(path)
+        sides: tuple[tuple[Literal["train", "holdout"], tuple[_Entry, ...]], ...]
+        sides = (("train", index.train), ("holdout", index.holdout))
+        return tuple(
+            (side, e.label, self.objects / f"{e.object}.safetensors") for side, entries in sides for e in entries
+        )
 
     def collect(self, pack_digests: Iterable[str]) -> int:
         """Remove the indices of all other packs and the objects no index names; returns how many files went."""

@@ -27,6 +27,7 @@ class Trial(FrozenModel):
 
     schema_version: Literal[1] = 1
     pack: Digest
+    released: Digest = Field(description="The pack that the fleet released: the same, or a parent of it.")
     good: Digest | None = Field(None, description="The pack in use before it.")
     previous: Digest | None = Field(None, description="The pack that 'previous' named before it.")
     channel: str

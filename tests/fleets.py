@@ -9,6 +9,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+import torch
 from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import (
     DelegatedRole,
@@ -24,9 +25,14 @@ from tuf.api.metadata import (
 from tuf.api.serialization.json import JSONSerializer
 
 from mmcl_edge.fileio import sha256_bytes
+from mmcl_edge.fleet.health import Examination
+from mmcl_edge.fleet.joining import Invitation
 from mmcl_edge.fleet.layout import ReleasedPack, Settings, channel_target, dump, target_path
-from mmcl_edge.packs import read_pack
+from mmcl_edge.fleet.sync import SyncReport, SyncRequest, sync
+from mmcl_edge.packs import read_pack, write_pack
 from mmcl_edge.packs.archive import write_archive
+from mmcl_edge.runtime.workspace import Workspace
+from tests.builders import pack_contents, snapshot, write_bundle
 
 ROLES = ("timestamp", "snapshot", "targets")
 DELEGATED = {"channels": "channels/*", "devices": "devices.json", "packs": "packs/*"}
@@ -176,3 +182,60 @@ class SmallFleet:
 
 def fingerprint(fleet: SmallFleet) -> str:
     return sha256_bytes(fleet.root)
+
+
+class FakeExaminer:
+    """Examines packs by a rule, without a runtime: ``make`` is what ``sync`` takes as ``make_examiner``."""
+
+    def __init__(self, *, asked: Sequence[str] = (), right: int = 10, canaries: int = 10) -> None:
+        self.asked = frozenset(asked)
+        self.answers: dict[str, Examination] = {}
+        """What a pack answers, by digest; and by ``current`` what any pack does through that link."""
+        self.examined: list[str] = []
+        self.usual = Examination(right, canaries, frozenset(asked))
+
+    def make(self, canaries: Iterable[Any]) -> FakeExaminer:
+        return self
+
+    def examine(self, pack: Path) -> Examination:
+        self.examined.append(pack.name)
+        read_pack(pack)
+        return self.answers.get(pack.name, self.usual)
+
+
+class FleetDevice:
+    """A workspace with a bundle whose graphs are placeholders, and a folder of packs made for it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.made = folder / "made"
+        self.workspace = Workspace(folder / "home").create()
+        self.workspace.install_bundle(write_bundle(folder / "bundle").path)
+        self.examiner = FakeExaminer()
+
+    def pack(self, value: float = 0.0, **changes: Any) -> Path:
+        """A pack for the bundle; ``value`` tells it from others, which share most of its bytes."""
+        tensors = {"blocks.0.experts.e0.audio.down": torch.full((2, 3), value), "shared": torch.ones(64, 64)}
+        fields = {"bundle_digest": self.workspace.bundle_family(), "tensors": tensors} | changes
+        contents = pack_contents(**fields)
+        return self.made / write_pack(self.made, contents)
+
+    def child(self, parent: Path, value: float) -> Path:
+        return self.pack(value, parents=(read_pack(parent).as_parent(),), version=2)
+
+    def join(self, fleet: SmallFleet, **changes: Any) -> SyncReport:
+        return self.sync(invitation=Invitation(**{"url": fleet.url, "root": fleet.root} | changes))
+
+    def sync(self, **changes: Any) -> SyncReport:
+        return sync(self.workspace, SyncRequest(**changes), make_examiner=self.examiner.make)
+
+    def links(self) -> tuple[str | None, str | None]:
+        """Digests of ``current`` and ``previous``; both packs are whole."""
+        found = [self.workspace.current_pack(), self.workspace.previous_pack()]
+        for folder in found:
+            if folder is not None:
+                read_pack(folder, expected_digest=folder.name)
+        return tuple(None if folder is None else folder.name for folder in found)
+
+    def outside_trust(self) -> dict[str, str]:
+        """What a refused sync may not change."""
+        return {name: kind for name, kind in snapshot(self.workspace.root).items() if not name.startswith("trust")}

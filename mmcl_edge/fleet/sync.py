@@ -7,11 +7,12 @@ Rules, in this order; whatever refuses, the pack in use stays in use and nothing
 2. Trust is refreshed (``fleet.client``): attack, expiry, unreachable store and a wrong clock are four different ends.
 3. What to do follows from the release and what the device remembers (``fleet.sync_state.decide``).
 4. The pack is fetched into a folder of its own and verified (``fleet.staging``).
-5. It is examined there: stored canaries, finite answers, no worse than the pack in use (``fleet.health``).
-6. It takes its place in ``packs/``, and the device's exemplars are indexed for it.
-7. The trial is noted, ``previous`` := the pack in use, ``current`` := the new one.
-8. The pack is examined once more through the link ``current``. If it fails there, the links go back.
-9. Its trial ends; or goes on until somebody confirms it (``mark_good``), if that was asked for. While it goes on,
+5. Where sums make that exact, what this device learned and the release lacks is put on top of it (``fleet.carry``).
+6. It is examined there: stored canaries, finite answers, no worse than the pack in use (``fleet.health``).
+7. It takes its place in ``packs/``, and the device's exemplars are indexed for it.
+8. The trial is noted, ``previous`` := the pack in use, ``current`` := the new one.
+9. The pack is examined once more through the link ``current``. If it fails there, the links go back.
+10. Its trial ends; or goes on until somebody confirms it (``mark_good``), if that was asked for. While it goes on,
    ``previous`` stays the last good pack.
 """
 
@@ -19,20 +20,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Literal
 
-from mmcl_edge.errors import ExpiredError, IntegrityError, PackError
+from mmcl_edge.errors import ExpiredError, InputError, IntegrityError, PackError
 from mmcl_edge.fleet.health import TOLERANCE, Examination, Examiner, RuntimeExaminer, complaint
 from mmcl_edge.fleet.joining import Invitation, Membership, OpenStore, membership
-from mmcl_edge.fleet.layout import MAX_DOCUMENT_BYTES, SETTINGS_TARGET, Release, ReleasedPack, Settings, parse
-from mmcl_edge.fleet.staging import Staged, stage, staging_folder
+from mmcl_edge.fleet.layout import MAX_DOCUMENT_BYTES, SETTINGS_TARGET, Release, Settings, parse
+from mmcl_edge.fleet.staging import stage, staging_folder
 from mmcl_edge.fleet.store import Store
 from mmcl_edge.fleet.sync_state import Applied, Verdict, clock_complaint, decide, named_by
 from mmcl_edge.fleet.trials import Trials
-from mmcl_edge.packs import read_manifest, read_pack
+from mmcl_edge.packs import Pack, read_manifest, read_pack, write_pack
+from mmcl_edge.packs.lineage import ancestors
 from mmcl_edge.runtime.install import bring_pack
 from mmcl_edge.runtime.replay_store import ReplayStore
 from mmcl_edge.runtime.trial import Trial
@@ -41,7 +44,6 @@ from mmcl_edge.types import Sample
 
 logger = logging.getLogger(__name__)
 
-MAX_ANCESTORS = 1000
 _SUSPICIOUS = timedelta(days=30)
 """A timestamp that holds longer than this is compared with the lifetime that the fleet gives its timestamps."""
 
@@ -78,8 +80,8 @@ class SyncReport:
         outcome: what became of the release.
         channel: that was looked at.
         counter: of its release.
-        pack: that it names; ``None`` if none.
-        in_use: the pack in use now.
+        pack: that it names.
+        in_use: the pack in use now: the released one, or a child of it with what this device learned.
         before: the pack that was in use when the sync began.
         reason: why it was refused, rolled back or left alone.
         settled: what was done about an interrupted sync or an unconfirmed trial.
@@ -93,7 +95,7 @@ class SyncReport:
     outcome: Outcome
     channel: str
     counter: int
-    pack: str | None = None
+    pack: str
     in_use: str | None = None
     before: str | None = None
     reason: str | None = None
@@ -152,7 +154,7 @@ class _Sync:
         self.trials = Trials(workspace, lambda trial: self._examined_through_the_link(trial, None))
 
     def run(self) -> SyncReport:
-        settled = self.trials.settle(self.request.tolerance)
+        settled = self.trials.settle()
         if settled is not None:
             logger.warning("%s", settled)
         member = membership(self.workspace.trust_path, self.request.invitation, self.open_store)
@@ -163,25 +165,22 @@ class _Sync:
             raise
         folder = self.workspace.current_pack()
         before = None if folder is None else folder.name
-        verdict = decide(member.state, release, current=before, ancestors=self._ancestors(before))
+        verdict = decide(member.state, release, current=before, ancestors=self._lineage(before))
         state = member.state.saw(release, _now())
         member.record.write(state)
         report = SyncReport(
             outcome=verdict,
             channel=release.channel,
             counter=release.counter,
-            pack=None if release.current is None else release.current.pack,
+            pack=release.pack,
             in_use=before,
             before=before,
             settled=settled,
             joined=member.fingerprint if member.joining else None,
         )
-        named = named_by(release)
-        if verdict in ("fetch", "go-back") and release.current is not None:
-            return self._brought(replace(member, state=state), release.current, release, report)
-        if verdict == "go-to-previous":
-            return self._gone_back(release, report)
-        refusal = None if named is None else state.refusal(named)
+        if verdict in ("fetch", "go-back"):
+            return self._brought(member, release, report)
+        refusal = state.refusal(named_by(release))
         return report if refusal is None else replace(report, reason=refusal.reason)
 
     def _refreshed(self, member: Membership) -> tuple[Membership, Release]:
@@ -207,51 +206,51 @@ class _Sync:
             raise ExpiredError(f"{error} {problem}") from error
         return member, client.release(state.channel)
 
-    def _ancestors(self, digest: str | None) -> set[str]:
+    def _lineage(self, digest: str | None) -> frozenset[str]:
         """Digests of the packs that ``digest`` was learned on top of, as far as they are here."""
-        found: set[str] = set()
-        left = [] if digest is None else [digest]
-        while left and len(found) < MAX_ANCESTORS:
-            folder = self.workspace.packs_path / left.pop()
-            try:
-                parents = {parent.digest for parent in read_manifest(folder)[0].parents} if folder.is_dir() else set()
-            except PackError:
-                continue
-            left += parents - found
-            found |= parents
-        return found
+        with suppress(PackError):
+            if digest is not None:
+                manifest, _ = read_manifest(self.workspace.packs_path / digest)
+                return ancestors(manifest, self.workspace.packs_path)
+        return frozenset()
 
-    def _brought(self, member: Membership, released: ReleasedPack, release: Release, report: SyncReport) -> SyncReport:
-        """Rules 4 to 9."""
-        withdrawal = report.outcome == "go-back"
+    def _brought(self, member: Membership, release: Release, report: SyncReport) -> SyncReport:
+        """Rules 4 to 10."""
         with staging_folder(self.workspace) as folder:
-            staged = stage(self.workspace, member.client, released, folder, self.request.on_stage)
+            staged = stage(self.workspace, member.client, release.current, folder, self.request.on_stage)
             report = replace(report, fetched_bytes=staged.fetched_bytes, delta_from=staged.delta_from)
-            named = named_by(release)
-            assert named is not None
-            return self._tried(staged, named, report, withdrawal=withdrawal)
+            released = read_pack(
+                staged.folder, expected_digest=release.pack, bundle_digest=self.workspace.bundle_family()
+            )
+            pack = released if report.outcome == "go-back" else self._with_own(released, release, folder)
+            return self._tried(pack, named_by(release), report)
 
-    def _gone_back(self, release: Release, report: SyncReport) -> SyncReport:
-        """A withdrawal that names no successor: the pack before takes its place, if there is one."""
-        state = self.trials.record.read()
-        previous = self.workspace.previous_pack()
-        candidates = [] if previous is None else [previous.name]
-        candidates += [one.pack for one in reversed(state.applied)] if state is not None else []
-        for digest in candidates:
-            folder = self.workspace.packs_path / digest
-            if digest not in release.withdrawn and folder.is_dir():
-                target = Applied(pack=digest, channel=release.channel, counter=release.counter)
-                return self._tried(Staged(folder), target, replace(report, pack=digest), withdrawal=True)
-        reason = "the pack in use was withdrawn, but nothing is here to go back to; choose a pack (mmcl-edge pack list)"
-        return replace(report, outcome="left-alone", reason=reason)
+    def _with_own(self, released: Pack, release: Release, folder: Path) -> Pack:
+        """Rule 5: what this device learned and the release lacks, on top of it, where sums make that exact."""
+        current = self.workspace.current_pack()
+        if current is None or released.config.learner != "analytic":
+            return released
+        from mmcl_edge.fleet.carry import carried
 
-    def _tried(self, staged: Staged, target: Applied, report: SyncReport, *, withdrawal: bool) -> SyncReport:
-        """Rules 5 to 9 for a pack that is staged."""
-        pack = read_pack(staged.folder, expected_digest=target.pack, bundle_digest=self.workspace.bundle_family())
+        if self._lineage(current.name) & set(release.withdrawn):
+            logger.warning("the pack in use was learned on top of a withdrawn one, so nothing of it is kept")
+            return released
+        try:
+            contents = carried(released, read_pack(current))
+        except InputError as error:
+            logger.warning("what this device learned cannot be put on top of the release: %s", error)
+            return released
+        if contents is None:
+            return released
+        return read_pack(folder / "own" / write_pack(folder / "own", contents))
+
+    def _tried(self, pack: Pack, target: Applied, report: SyncReport) -> SyncReport:
+        """Rules 6 to 10 for a pack that lies outside ``packs/``, or is there already."""
+        withdrawal = report.outcome == "go-back"
         self.request.on_stage("check its health")
         examiner = self.make_examiner(self._canaries(report.before))
         old = self._examined_now(examiner)
-        problem, new = self._examined(examiner, staged.folder, old, withdrawal=withdrawal)
+        problem, new = self._examined(examiner, pack.path, old, withdrawal=withdrawal)
         report = replace(
             report,
             canaries=0 if new is None else new.canaries,
@@ -266,6 +265,7 @@ class _Sync:
         previous = self.workspace.previous_pack()
         trial = Trial(
             pack=pack.digest,
+            released=target.pack,
             good=report.before,
             previous=None if previous is None else previous.name,
             channel=target.channel,
@@ -307,7 +307,7 @@ class _Sync:
         return complaint(old, new, examiner.asked, tolerance=tolerance, withdrawal=withdrawal), new
 
     def _examined_through_the_link(self, trial: Trial, known: tuple[Examiner, Examination | None] | None) -> str | None:
-        """Rule 8: what is wrong with the pack that ``current`` names; ``None`` if nothing is."""
+        """Rule 9: what is wrong with the pack that ``current`` names; ``None`` if nothing is."""
         folder = self.workspace.current_pack()
         if folder is None or folder.name != trial.pack:
             return "the link 'current' does not name it"

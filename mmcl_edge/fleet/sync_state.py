@@ -5,13 +5,12 @@
 ``decide`` follows these rules, in this order:
 
 1. A release older than one this device has seen, or another one under the same counter, is an attack.
-2. The pack in use is withdrawn: the released one takes its place, whatever rules 4 to 6 say; where none is released,
-   the pack that was in use before it.
-3. The pack in use is the one released, or none is released: nothing to do.
+2. The pack in use is withdrawn: the released one takes its place, whatever rules 4 to 6 say.
+3. The pack in use is the one released: nothing to do.
 4. This release was refused here before (it failed the health check, or its trial was not confirmed): left alone,
    until the channel moves on.
-5. This release was in use here before, and something else is now (learned here, or chosen): left alone.
-6. The pack in use was learned on top of the released one: left alone.
+5. The pack in use was learned on top of the released one: left alone.
+6. This release was in use here before, and something else is now, which somebody chose: left alone.
 7. Otherwise the release is fetched.
 """
 
@@ -36,16 +35,14 @@ MAX_REMEMBERED = 64
 
 _MAX_BYTES = 1 << 20
 
-Verdict = Literal[
-    "up-to-date", "nothing-released", "fetch", "go-back", "go-to-previous", "refused-before", "left-alone", "on-top"
-]
+Verdict = Literal["up-to-date", "fetch", "go-back", "refused-before", "left-alone", "on-top"]
 
 
 class Seen(FrozenModel):
     """The newest release of a channel that this device has seen."""
 
     counter: int = Field(ge=1)
-    pack: Digest | None
+    pack: Digest
 
 
 class Applied(FrozenModel):
@@ -78,8 +75,8 @@ class DeviceState(FrozenModel):
 
     def saw(self, release: Release, when: datetime) -> DeviceState:
         """After a look at ``release``."""
-        channel, pack = release.channel, None if release.current is None else release.current.pack
-        seen = {**self.seen, channel: Seen(counter=release.counter, pack=pack)}
+        channel = release.channel
+        seen = {**self.seen, channel: Seen(counter=release.counter, pack=release.pack)}
         kept = tuple(one for one in self.refused if one.channel != channel or one.counter >= release.counter)
         refreshed = when if self.refreshed is None else max(when, self.refreshed)
         return self.model_copy(update={"seen": seen, "refused": kept, "refreshed": refreshed, "channel": channel})
@@ -117,23 +114,19 @@ def decide(state: DeviceState, release: Release, *, current: str | None, ancesto
     check_monotonic(state, release)
     named = named_by(release)
     if current is not None and current in release.withdrawn:
-        return "go-to-previous" if named is None else "go-back"
-    if named is None:
-        return "nothing-released"
+        return "go-back"
     if named.pack == current:
         return "up-to-date"
     if state.refusal(named) is not None:
         return "refused-before"
-    if named in state.applied:
-        return "left-alone"
-    return "on-top" if named.pack in ancestors else "fetch"
+    if named.pack in ancestors:
+        return "on-top"
+    return "left-alone" if named in state.applied else "fetch"
 
 
-def named_by(release: Release) -> Applied | None:
-    """The pack that ``release`` names, with its place; ``None`` where it names none."""
-    if release.current is None:
-        return None
-    return Applied(pack=release.current.pack, channel=release.channel, counter=release.counter)
+def named_by(release: Release) -> Applied:
+    """The pack that ``release`` names, with its place."""
+    return Applied(pack=release.pack, channel=release.channel, counter=release.counter)
 
 
 def check_monotonic(state: DeviceState, release: Release) -> None:
@@ -151,11 +144,10 @@ def check_monotonic(state: DeviceState, release: Release) -> None:
             f"{seen.counter}: somebody rolls it back, or the fleet was restored from a backup; nothing was changed. "
             "Tell the fleet's admin."
         )
-    pack = None if release.current is None else release.current.pack
-    if pack != seen.pack:
+    if release.pack != seen.pack:
         raise TrustError(
-            f"Release {release.counter} of the channel {release.channel!r} names the pack {str(pack)[:16]}, but "
-            f"named {str(seen.pack)[:16]} before: the fleet was tampered with; nothing was changed. "
+            f"Release {release.counter} of the channel {release.channel!r} names the pack {release.pack[:16]}..., but "
+            f"named {seen.pack[:16]}... before: the fleet was tampered with; nothing was changed. "
             "Tell the fleet's admin."
         )
 

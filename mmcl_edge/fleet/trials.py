@@ -31,7 +31,7 @@ class Trials:
         self.record = StateRecord(workspace.trust_path / FOLDER)
         self._examine = examine
 
-    def settle(self, tolerance: float) -> str | None:
+    def settle(self) -> str | None:
         """Finish what a cut left, and give up a pack whose trial nobody confirmed; a sentence if something was done."""
         trial = self.workspace.trial.read()
         if trial is None:
@@ -112,7 +112,7 @@ class Trials:
 
 
 def _applied(trial: Trial) -> Applied:
-    return Applied(pack=trial.pack, channel=trial.channel, counter=trial.counter)
+    return Applied(pack=trial.released, channel=trial.channel, counter=trial.counter)
 
 
 def mark_good(workspace: Workspace) -> str:
