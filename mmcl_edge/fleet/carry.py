@@ -53,6 +53,6 @@ def carried(release: Pack, current: Pack | None) -> PackContents | None:
 def _counts(release: Pack, new: list[Addend]) -> dict[str, int]:
     counts = dict(release.manifest.sample_counts)
     for one in new:
-        for column, name in enumerate(one.classes):
-            counts[name] = counts.get(name, 0) + max(round(float(sums.counts[column])) for sums in one.sums.values())
+        for name, count in one.sample_counts().items():
+            counts[name] = counts.get(name, 0) + count
     return counts

@@ -170,7 +170,8 @@ def entry(**changes: Any) -> dict[str, Any]:
         pytest.param(entry(classes=["ant", "ant"]), "not among", id="class twice"),
         pytest.param(entry(atoms=["0" * 16]), "does not follow", id="other atom"),
         pytest.param(entry(atoms=["0" * 16, "1" * 16]), "does not follow", id="more atoms"),
-        pytest.param(entry(id="0" * 16), "should have root", id="other id"),
+        pytest.param(entry(id="0" * 16), "does not follow", id="other id"),
+        pytest.param(entry(id="0" * 16, atoms=["0" * 16]), "should have root", id="sums missing"),
         pytest.param(entry(extra=1), "addends|extra", id="unknown field"),
         pytest.param({"module": {}}, "belongs to no addend", id="no addends"),
         pytest.param(

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol, TypeVar
 
 import torch
 from pydantic import Field, TypeAdapter, ValidationError
@@ -40,13 +40,15 @@ ROUNDING = 1e-3
 """Relative error that rounding to float32 can cause in the checks of a pack's sums."""
 
 
-class _Entry(FrozenModel):
+class Entry(FrozenModel):
+    """What ``adapter_config.json`` says of one addend."""
+
     id: _Id
     atoms: tuple[_Id, ...] = Field(min_length=1)
     classes: tuple[Name, ...] = Field(min_length=1)
 
 
-_ENTRIES = TypeAdapter(tuple[_Entry, ...])
+_ENTRIES = TypeAdapter(tuple[Entry, ...])
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -66,31 +68,40 @@ class Addend:
     @classmethod
     def of(cls, contribution: Sums, labels: Sequence[str]) -> Addend:
         """One contribution, whose columns are ``labels``; classes that none of its samples has are left out."""
-        counts = torch.stack([one.counts for one in contribution.values()]).sum(dim=0)
-        seen = [column for column in range(len(labels)) if counts[column] > 0]
-        sums = {
-            name: RidgeStatistics(one.root, one.cross[:, seen], one.counts[seen])
-            for name, one in sorted(contribution.items())
-        }
-        classes = tuple(labels[column] for column in seen)
-        values = [value for one in sums.values() for _, value in sorted(one.tensors().items())]
+        found = cls.of_atoms((), labels, contribution)
+        values = [value for one in found.sums.values() for _, value in sorted(one.tensors().items())]
         content = b"".join(value.contiguous().numpy().tobytes() for value in values)
-        return cls((sha256_bytes("\0".join(classes).encode() + b"\0" + content)[:ID_LENGTH],), classes, sums)
+        atom = sha256_bytes("\0".join(found.classes).encode() + b"\0" + content)[:ID_LENGTH]
+        return cls((atom,), found.classes, found.sums)
+
+    @classmethod
+    def of_atoms(cls, atoms: Iterable[str], labels: Sequence[str], sums: Sums) -> Addend:
+        """Sums whose columns are ``labels``; classes that none of their samples has are left out."""
+        counts = torch.stack([one.counts for one in sums.values()]).sum(dim=0)
+        seen = [column for column in range(len(labels)) if counts[column] > 0]
+        kept = {
+            head: RidgeStatistics(one.root, one.cross[:, seen], one.counts[seen]) for head, one in sorted(sums.items())
+        }
+        return cls(tuple(sorted(atoms)), tuple(labels[column] for column in seen), kept)
 
     @property
     def id(self) -> str:
         """Follows from the atoms."""
-        return self.atoms[0] if len(self.atoms) == 1 else sha256_bytes(" ".join(self.atoms).encode())[:ID_LENGTH]
+        return _id_of(self.atoms)
 
-    @property
-    def samples(self) -> int:
-        """The most samples that one head has heard."""
-        return max(round(float(one.counts.sum())) for one in self.sums.values())
+    def sample_counts(self) -> dict[str, int]:
+        """Samples by class: the most that one head has heard."""
+        counts = torch.stack([one.counts for one in self.sums.values()]).amax(dim=0)
+        return {name: round(float(count)) for name, count in zip(self.classes, counts, strict=True)}
 
     def placed(self, labels: Sequence[str]) -> Sums:
         """The sums with a column for each of ``labels``, which hold all of ``classes``."""
         columns = [labels.index(name) for name in self.classes]
         return {head: one.placed(columns, len(labels)) for head, one in self.sums.items()}
+
+
+def _id_of(atoms: Sequence[str]) -> str:
+    return atoms[0] if len(atoms) == 1 else sha256_bytes(" ".join(atoms).encode())[:ID_LENGTH]
 
 
 def total(addends: Sequence[Addend], labels: Sequence[str], empty: Sums) -> dict[str, RidgeStatistics]:
@@ -116,14 +127,40 @@ def union(groups: Iterable[Sequence[Addend]]) -> list[Addend]:
     """Addends that hold every atom of all groups, each once: larger ones first, by id where equal.
 
     Raises:
-        InputError: their heads have different sizes; or two addends overlap and neither holds the other, so that the
-            common part cannot be counted once.
+        InputError: their heads have different sizes; or see ``disjoint``.
     """
-    known = {one.id: one for group in groups for one in group}
-    _check_sizes(known.values())
-    chosen: list[Addend] = []
+    found = disjoint(one for group in groups for one in group)
+    _check_sizes(found)
+    return found
+
+
+class Counted(Protocol):
+    """Something that holds the sums of some contributions, or tells where they are."""
+
+    @property
+    def id(self) -> str:
+        """Follows from the atoms."""
+        ...
+
+    @property
+    def atoms(self) -> tuple[str, ...]:
+        """Ids of the contributions, sorted."""
+        ...
+
+
+AnyCounted = TypeVar("AnyCounted", bound=Counted)
+
+
+def disjoint(held: Iterable[AnyCounted]) -> list[AnyCounted]:
+    """Of ``held``, those that hold every atom of all, each once: larger ones first, by id where equal.
+
+    Raises:
+        InputError: two overlap and neither holds the other, so that the common part cannot be counted once.
+    """
+    known = {one.id: one for one in held}
+    chosen: list[AnyCounted] = []
     covered: set[str] = set()
-    left: list[Addend] = []
+    left: list[AnyCounted] = []
     for one in sorted(known.values(), key=lambda one: (-len(one.atoms), one.id)):
         atoms = set(one.atoms)
         if atoms <= covered:
@@ -167,78 +204,92 @@ def stored(addends: Sequence[Addend]) -> tuple[dict[str, Tensor], dict[str, Any]
     return tensors, {MODULE_KEY: entries}
 
 
-def addends_of(pack: Pack, tensors: Mapping[str, Tensor] | None = None) -> list[Addend]:
-    """What a pack's sums hold, checked: ids follow from atoms, no atom twice, sums that samples can have.
-
-    Args:
-        pack: any; one without sums has none.
-        tensors: of the pack, where they are read already.
+def addends_of(pack: Pack) -> list[Addend]:
+    """What a pack's sums hold, checked; a pack without sums has none.
 
     Raises:
-        PackError: a rule is broken.
+        PackError: a rule of ``entries_of`` or ``sums_of`` is broken, or a tensor belongs to no addend.
     """
-    try:
-        entries = _ENTRIES.validate_python(pack.module.get(MODULE_KEY, ()))
-    except ValidationError as error:
-        raise _refuse(pack, validation_sentence(error)) from error
-    own = {name: value for name, value in (tensors or pack.tensors()).items() if name.startswith(PREFIX)}
-    found = [_read(pack, entry, own) for entry in entries]
-    atoms = [atom for one in found for atom in one.atoms]
-    if len(set(atoms)) != len(atoms):
-        raise _refuse(pack, "a contribution is counted twice")
-    if own:
-        raise _refuse(pack, f"{sorted(own)[0]} belongs to no addend")
+    entries = entries_of(pack.digest, pack.module, pack.manifest.label_names)
+    tensors = {name: value for name, value in pack.tensors().items() if name.startswith(PREFIX)}
+    found = [Addend(one.atoms, one.classes, sums_of(pack.digest, one, tensors)) for one in entries]
+    known = {f"{PREFIX}{one.id}.{head}.{part}" for one in found for head in one.sums for part in _PARTS}
+    if set(tensors) != known:
+        raise _refuse(pack.digest, f"{min(set(tensors) - known)} belongs to no addend")
     return found
 
 
-def _refuse(pack: Pack, problem: str) -> PackError:
-    return PackError(f"The sums of the pack {pack.digest[:16]}... are malformed: {problem}; fetch it again.")
+def entries_of(digest: str, module: Mapping[str, Any], labels: Iterable[str]) -> tuple[Entry, ...]:
+    """What ``adapter_config.json`` of the pack ``digest`` says of its addends.
+
+    Raises:
+        PackError: ids do not follow from atoms, a contribution is counted twice, or a class is none of the pack's.
+    """
+    try:
+        entries = _ENTRIES.validate_python(module.get(MODULE_KEY, ()))
+    except ValidationError as error:
+        raise _refuse(digest, validation_sentence(error)) from error
+    known = set(labels)
+    for one in entries:
+        if len(set(one.classes)) != len(one.classes) or not set(one.classes) <= known:
+            raise _refuse(digest, f"the classes of {one.id} are not among the pack's, each once")
+        if list(one.atoms) != sorted(set(one.atoms)) or one.id != _id_of(one.atoms):
+            raise _refuse(digest, f"the id {one.id} does not follow from its contributions")
+    atoms = [atom for one in entries for atom in one.atoms]
+    if len(set(atoms)) != len(atoms):
+        raise _refuse(digest, "a contribution is counted twice")
+    return entries
 
 
-def _read(pack: Pack, entry: _Entry, own: dict[str, Tensor]) -> Addend:
+def sums_of(digest: str, entry: Entry, tensors: Mapping[str, Tensor]) -> Sums:
+    """The sums of one addend, by head, out of the pack's tensors.
+
+    Raises:
+        PackError: they are incomplete, or no samples have such sums.
+    """
     prefix = f"{PREFIX}{entry.id}."
-    names = [name for name in own if name.startswith(prefix)]
     heads: dict[str, dict[str, Tensor]] = {}
-    for name in names:
+    for name in (name for name in tensors if name.startswith(prefix)):
         head, _, part = name.removeprefix(prefix).rpartition(".")
-        heads.setdefault(head, {})[part] = own.pop(name)
-    known = set(pack.manifest.label_names)
-    if len(set(entry.classes)) != len(entry.classes) or not set(entry.classes) <= known:
-        raise _refuse(pack, f"the classes of {entry.id} are not among the pack's, each once")
+        heads.setdefault(head, {})[part] = tensors[name]
     if not heads or any(set(parts) != _PARTS for parts in heads.values()):
-        raise _refuse(pack, f"{entry.id} should have root, cross and counts for each head")
-    sums = {head: _sums(pack, f"{entry.id}.{head}", parts, len(entry.classes)) for head, parts in sorted(heads.items())}
-    addend = Addend(entry.atoms, entry.classes, sums)
-    if addend.id != entry.id or list(entry.atoms) != sorted(set(entry.atoms)):
-        raise _refuse(pack, f"the id {entry.id} does not follow from its contributions")
-    return addend
+        raise _refuse(digest, f"{entry.id} should have root, cross and counts for each head")
+    return {
+        head: _sums(digest, f"{entry.id}.{head}", parts, len(entry.classes)) for head, parts in sorted(heads.items())
+    }
 
 
-def _sums(pack: Pack, name: str, parts: Mapping[str, Tensor], classes: int) -> RidgeStatistics:
+def _refuse(digest: str, problem: str) -> PackError:
+    return PackError(f"The sums of the pack {digest[:16]}... are malformed: {problem}; fetch it again.")
+
+
+def _sums(digest: str, name: str, parts: Mapping[str, Tensor], classes: int) -> RidgeStatistics:
     """Sums that real samples can have: the constant feature ties root, cross and counts together."""
     root, cross, counts = parts["root"], parts["cross"], parts["counts"]
     if root.ndim != 1 or cross.ndim != 2 or counts.shape != (classes,) or cross.shape[1] != classes:
-        raise _refuse(pack, f"the shapes of {name} do not fit {classes} classes")
+        raise _refuse(digest, f"the shapes of {name} do not fit {classes} classes")
     if {root.dtype, cross.dtype, counts.dtype} != {torch.float32}:
-        raise _refuse(pack, f"{name} should be float32")
+        raise _refuse(digest, f"{name} should be float32")
     if not RidgeStatistics.is_triangle(len(root), len(cross)):
-        raise _refuse(pack, f"the root of {name} has {len(root)} numbers, which is no triangle of {len(cross)} columns")
+        raise _refuse(
+            digest, f"the root of {name} has {len(root)} numbers, which is no triangle of {len(cross)} columns"
+        )
     sums = RidgeStatistics.from_tensors(parts)
     samples = float(counts.double().sum())
     if bool((counts < 0).any()) or bool((counts != counts.round()).any()):
-        raise _refuse(pack, f"{name} counts samples that are no whole numbers")
+        raise _refuse(digest, f"{name} counts samples that are no whole numbers")
     if len(sums.root) != min(samples, sums.features):
-        raise _refuse(pack, f"{name} has {len(sums.root)} rows for {samples:g} samples")
+        raise _refuse(digest, f"{name} has {len(sums.root)} rows for {samples:g} samples")
     if not len(sums.root):
         return sums
     constant = abs(float(sums.root[0, 0]))
     if abs(constant**2 - samples) > ROUNDING * samples:
-        raise _refuse(pack, f"the root of {name} is not that of {samples:g} samples")
+        raise _refuse(digest, f"the root of {name} is not that of {samples:g} samples")
     if bool(((cross[0] - counts).abs() > ROUNDING * counts + ROUNDING).any()):
-        raise _refuse(pack, f"the sums of {name} by class do not add up to its counts")
+        raise _refuse(digest, f"the sums of {name} by class do not add up to its counts")
     trace = float(sums.root.double().square().sum())
     if bool((cross.double().square().sum(dim=0) > (1 + ROUNDING) * counts.double() * trace).any()):
-        raise _refuse(pack, f"the sums of {name} by class are larger than its samples allow")
+        raise _refuse(digest, f"the sums of {name} by class are larger than its samples allow")
     return sums
 
 
