@@ -2,7 +2,7 @@
 
 1. The store is tried: it must refuse a second writer (conditional creation and replacement), or no fleet is made there.
 2. The signed root metadata is created; here it is decided who makes the fleet. A root that is there already is gone on
-   from if it is the same one and nothing was finished; otherwise there is a fleet, and it is left alone.
+   from if it names the same keys and nothing was finished; otherwise there is a fleet, and it is left alone.
 3. Everything else is one commit: settings, no devices, empty channels and bins. A cut is mended by the same call.
 """
 
@@ -12,7 +12,7 @@ from datetime import datetime
 
 from tuf.api.metadata import Metadata, MetaFile, Root, Targets
 
-from mmcl_edge.errors import FleetError, MissingObjectError, StoreError
+from mmcl_edge.errors import FleetError, StoreError
 from mmcl_edge.fileio import canonical_json
 from mmcl_edge.fleet.commit import Commit
 from mmcl_edge.fleet.layout import (
@@ -30,7 +30,7 @@ from mmcl_edge.fleet.layout import (
 from mmcl_edge.fleet.roles import empty_roles, keys_of
 from mmcl_edge.fleet.signers import Signers
 from mmcl_edge.fleet.store import Store, Version
-from mmcl_edge.fleet.view import Memory, View, load, read_timestamp
+from mmcl_edge.fleet.view import Memory, View, load, parse_metadata, read_timestamp, verify
 
 _MARKER = canonical_json({"fleet": "mmcl-edge", "layout": 1})
 
@@ -46,7 +46,7 @@ def found(store: Store, signers: Signers, root: Metadata[Root], settings: Settin
         raise FleetError("The root metadata lacks signatures; have it signed with 'mmcl-edge fleet keys sign FILE'.")
     _require_no_fleet(store)
     _try_conditions(store)
-    _create_root(store, root)
+    root = _create_root(store, root)
     view = load(store, Memory(root=root.to_bytes().decode()))
     commit = Commit(view, signers, now, settings.lifetimes)
     if view.snapshot is not None:
@@ -78,16 +78,16 @@ def _try_conditions(store: Store) -> None:
         raise FleetError(f"{MARKER} in {store.url} is of another layout; choose another place, or update mmcl-edge.")
 
 
-def _create_root(store: Store, root: Metadata[Root]) -> None:
-    data, path = root.to_bytes(), metadata_path(Root.type, 1)
-    if store.create(path, data):
-        return
-    try:
-        there = store.get(path, MAX_METADATA_BYTES)
-    except MissingObjectError:
-        there = b""
-    if there != data:
+def _create_root(store: Store, root: Metadata[Root]) -> Metadata[Root]:
+    """The root that counts: ``root``, or the one of a call that was cut short."""
+    path = metadata_path(Root.type, 1)
+    if store.create(path, root.to_bytes()):
+        return root
+    there: Metadata[Root] = parse_metadata(store.get(path, MAX_METADATA_BYTES), Root, path)
+    verify(there.signed, Root.type, there, path)
+    if (there.signed.keys, there.signed.roles) != (root.signed.keys, root.signed.roles):
         raise FleetError(
             f"Someone else began a fleet at {store.url} with another root ({path}); agree who makes it, then remove "
             "that folder or bucket's contents, or choose another place."
         )
+    return there

@@ -287,9 +287,10 @@ def test_a_cut_anywhere_leaves_a_fleet_that_devices_and_admins_can_use(name, tmp
 
 def test_a_cut_while_making_a_fleet_is_mended_by_the_same_call(tmp_path):
     keys, clock, settings = new_keys(), Clock(), Settings(bins=4)
-    root = signed_root(keys, clock, settings)
 
     def make(store):
+        clock.forward(seconds=5)
+        root = signed_root(keys, clock, settings)
         return Repository.create(store, HeldSigners(keys), root, settings=settings, clock=clock)
 
     counting = CutStore(Store.open(str(tmp_path / "count"), create=True))
