@@ -17,7 +17,7 @@ from mmcl_edge.runtime.engine import Runtime
 from mmcl_edge.runtime.workspace import Workspace
 from tests.adapting import Kind, method, request, write_task
 from tests.bundles import tiny_bundle
-from tests.unit.test_analytic_addends import DEVICES, LABELS, central, weights, written
+from tests.unit.test_analytic_addends import DEVICES, LABELS, central, contribution, weights, written
 
 TASKS: tuple[dict[str, Kind], ...] = ({"low": "pair", "high": "pair"}, {"middle": "pair"}, {"hum": "sound"})
 
@@ -124,3 +124,49 @@ def test_overlap_in_part_is_refused_and_nothing_written(tmp_path: Path):
     with pytest.raises(MergeError, match="disjoint or hold one another"):
         merge_packs(packs, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+# Labels exchanged
+
+
+def fleet(folder: Path, *, liars: int, honest: int = 8) -> tuple[list[Path], set[str]]:
+    """Devices that hold all classes; the first ``liars`` have exchanged their names."""
+    packs, lying = [], set()
+    for seed in range(liars + honest):
+        one = contribution(100 + seed, LABELS, 3)
+        if seed < liars:
+            one = type(one)(one.atoms, (*one.classes[1:], one.classes[0]), one.sums)
+        packs.append(written(folder, [one]))
+        if seed < liars:
+            lying.add(packs[-1].name)
+    return packs, lying
+
+
+def test_contributions_under_wrong_names_are_named(tmp_path: Path):
+    packs, lying = fleet(tmp_path, liars=2)
+    report = merge_packs(packs, tmp_path / "out")
+    assert report.outliers is not None
+    assert {one.digest for one in report.outliers} == lying
+    assert ("bee", "ant") in report.outliers[0].exchanged
+
+
+def test_robust_methods_leave_them_out(tmp_path: Path):
+    packs, lying = fleet(tmp_path, liars=2)
+    honest = merge_packs([one for one in packs if one.name not in lying], tmp_path / "honest").path
+    for method_name in ("median", "krum"):
+        robust = merge_packs(packs, tmp_path / method_name, method=method_name).path
+        assert robust is not None
+        assert honest is not None
+        (found,), (wanted,) = addends_of(read_pack(robust)), addends_of(read_pack(honest))
+        assert found.atoms == wanted.atoms
+        assert float((weights(found) - weights(wanted)).abs().max()) == 0.0
+
+
+def test_honest_contributions_are_no_outliers(tmp_path: Path):
+    packs, _ = fleet(tmp_path, liars=0, honest=10)
+    assert merge_packs(packs, tmp_path / "out").outliers == ()
+
+
+def test_three_devices_have_no_middle(tmp_path: Path):
+    packs, _ = fleet(tmp_path, liars=1, honest=2)
+    assert merge_packs(packs, tmp_path / "out").outliers == ()

@@ -50,6 +50,7 @@ from mmcl_edge.fleet.merge.reading import Array, Source
 from mmcl_edge.fleet.merge.report import MergeRejectedError, MergeReport, Share, Trial
 from mmcl_edge.fleet.merge.sources import Gathered, check_fit, gather
 from mmcl_edge.fleet.merge.streaming import refuse_infinite, stream
+from mmcl_edge.fleet.merge.sum_outliers import LEAST_HOLDERS
 from mmcl_edge.fleet.merge.sums import has_sums, merge_sums
 from mmcl_edge.packs import write_pack
 
@@ -232,7 +233,8 @@ class _Merge:
         base = parents.base if method in NEEDS_BASE else None
         plan = Planner(sources, parents.labels, parents.union, base).plan(grouping_of(method))
         products = Products(plan, sources)
-        watch = watching.look(plan, products) if self._watches(method, sources) else None
+        watched, robust = self._watches(method, sources), method in ROBUST
+        watch = watching.look(plan, products) if watched else None
         fold, jobs = prepare(method, plan, sources, shares, base=base, options=self.options, products=products)
         tensors = stream(
             plan,
@@ -241,7 +243,8 @@ class _Merge:
             executor=self.executor,
             on_part=lambda done, total: self.tell(f"merging ({method})", done, total),
         )
-        sums = merge_sums(sources, parents.labels.names) if any(has_sums(source) for source in sources) else None
+        names, summed = parents.labels.names, any(has_sums(source) for source in sources)
+        sums = merge_sums(sources, names, watch=watched, leave_out=robust) if summed else None
         tensors |= sums.tensors if sums else {}
         refuse_infinite(tensors)
         found = facts(
@@ -253,7 +256,10 @@ class _Merge:
             union=parents.union,
             sums=sums,
         )
-        far = None if watch is None else watching.outliers(watch, sources, parents.labels, tensors.get(watching.ROWS))
+        far = None
+        if watch is not None:
+            rows, misplaced = tensors.get(watching.ROWS), sums.misplaced if sums else {}
+            far = watching.outliers(watch, sources, parents.labels, rows, misplaced)
         return _Candidate(method, found, tensors, far, self._judge(found, tensors, measured))
 
     def _watches(self, method: str, sources: Sequence[Source]) -> bool:
@@ -273,7 +279,7 @@ class _Merge:
     def _best(self, parents: _Parents, measured: Sequence[Measured]) -> tuple[_Candidate, str, tuple[Trial, ...]]:
         """The most accurate of the methods that can be tried; the earlier one where they are equal."""
         names = _worth_trying(parents)
-        if len(names) == 1:
+        if len(names) == 1 or (parents.sources[0].method.learner == "analytic" and self.evaluate is None):
             return self._candidate(parents, names[0], measured), "Sums add up exactly: there is nothing to choose.", ()
         if self.evaluate is None:
             name = "task-arithmetic" if parents.base else "mean"
@@ -344,7 +350,7 @@ def _shares(sources: Sequence[Source], given: dict[str, float], *, by_samples: b
 def _worth_trying(parents: _Parents) -> list[str]:
     count = len(parents.sources)
     if parents.sources[0].method.learner == "analytic":
-        return ["union"]
+        return ["union", "median"] if LEAST_HOLDERS <= count <= MOST_COMPARED else ["union"]
     on_base = ["task-arithmetic", "ties"] if parents.base else []
     robust = ["median"] if 4 <= count <= MOST_COMPARED else []
     return ["mean", "union", *on_base, *robust]

@@ -7,11 +7,13 @@ the others:
    above ``FAR`` times the median distance and above the median by more than ``SPREADS`` robust standard deviations.
 2. *Exchanged classes*: the pack's row for a class points where the merged row of another class points. It takes two
    such classes that point at each other's: one may be a hard class.
+
+Sums have a test of their own (``sum_outliers``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -46,7 +48,8 @@ class Outlier:
         digest: the pack.
         path: its folder.
         far: parts in which it does, farthest first.
-        exchanged: pairs of classes whose rows it holds the other way round.
+        exchanged: pairs of classes whose rows it holds the other way round, or whose samples it has under the first
+            name where everybody's of the second lie.
     """
 
     digest: str
@@ -113,7 +116,13 @@ def _unit(rows: Array) -> Array:
     return np.asarray(rows / np.where(lengths > 0, lengths, 1.0))
 
 
-def outliers(watch: Watch, sources: Sequence[Source], labels: Labels, merged: Array | None) -> tuple[Outlier, ...]:
+def outliers(
+    watch: Watch,
+    sources: Sequence[Source],
+    labels: Labels,
+    merged: Array | None,
+    misplaced: Mapping[str, tuple[tuple[str, str], ...]],
+) -> tuple[Outlier, ...]:
     """All outliers, those in most parts first.
 
     Args:
@@ -121,11 +130,12 @@ def outliers(watch: Watch, sources: Sequence[Source], labels: Labels, merged: Ar
         sources: the packs.
         labels: the merged classes.
         merged: rows of the merged head ``(C, J)``, if it has some.
+        misplaced: digest of a pack whose sums are outliers to the pairs of classes (``sum_outliers``).
     """
     found = []
     for number, source in enumerate(sources):
         far = sorted(watch.found.get(number, []), key=lambda one: (-one.ratio, one.part))
-        pairs = () if merged is None else exchanged(source, labels, merged)
+        pairs = misplaced.get(source.digest, ()) if merged is None else exchanged(source, labels, merged)
         if far or pairs:
             found.append(Outlier(source.digest, str(source.path), tuple(far), pairs))
     return tuple(sorted(found, key=lambda one: (-len(one.far), -len(one.exchanged), one.digest)))

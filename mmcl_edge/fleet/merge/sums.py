@@ -11,9 +11,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mmcl_edge.errors import InputError, MergeError
+from mmcl_edge.errors import InputError, IntegrityError, MergeError
 from mmcl_edge.fleet.merge.plan import SUMS
 from mmcl_edge.fleet.merge.reading import Array, Source, opened, tensor
+from mmcl_edge.fleet.merge.sum_outliers import Means, class_means, misplaced
 
 if TYPE_CHECKING:
     from mmcl_edge.learners.analytic.addends import Entry
@@ -22,11 +23,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MergedSums:
-    """Tensors of the merged sums, the facts for ``module``, and samples by class."""
+    """The result.
+
+    Attributes:
+        tensors: of the merged sums.
+        module: the facts for ``adapter_config.json``.
+        sample_counts: samples by class.
+        misplaced: digest of a pack whose contribution is an outlier, to pairs (its class, the class that lies there).
+    """
 
     tensors: dict[str, Array]
     module: dict[str, Any]
     sample_counts: dict[str, int]
+    misplaced: dict[str, tuple[tuple[str, str], ...]]
 
 
 def has_sums(source: Source) -> bool:
@@ -34,7 +43,9 @@ def has_sums(source: Source) -> bool:
     return any(name.startswith(SUMS) for name, _ in source.layout)
 
 
-def merge_sums(sources: Sequence[Source], labels: Sequence[str]) -> MergedSums:
+def merge_sums(
+    sources: Sequence[Source], labels: Sequence[str], *, watch: bool = True, leave_out: bool = False
+) -> MergedSums:
     """The sums of every contribution of all packs, each once, as one addend.
 
     Weights do not count here: a contribution is in the sums, whole, or it is not.
@@ -42,28 +53,31 @@ def merge_sums(sources: Sequence[Source], labels: Sequence[str]) -> MergedSums:
     Args:
         sources: verified packs; some may have no sums.
         labels: the merged classes; a pack's class is the one that differs from it in case at most.
+        watch: look for contributions whose classes are misplaced (``sum_outliers``).
+        leave_out: leave those out.
 
     Raises:
         MergeError: two packs' sums overlap in part, or are of different sizes.
         PackError: the sums of a pack are malformed.
     """
-    from mmcl_edge.learners.analytic.addends import Addend, disjoint, entries_of, stored
+    from mmcl_edge.learners.analytic.addends import Addend, disjoint, stored
 
-    told = (
-        _Held(one, source)
-        for source in sources
-        for one in entries_of(source.digest, json.loads(source.module), source.labels)
-    )
+    told = (one for source in sources for one in _told(source))
     try:
         chosen = sorted(disjoint(told), key=lambda one: one.id)
+        far = misplaced({one.id: one.means(labels) for one in chosen}) if watch or leave_out else {}
+        if leave_out:
+            chosen = [one for one in chosen if one.id not in far]
         heads = sorted({head for one in chosen for head in one.heads()})
         sums = {head: _total(chosen, head, labels) for head in heads}
     except InputError as error:
-        raise error if isinstance(error, MergeError) else MergeError(str(error)) from error
+        raise error if isinstance(error, MergeError | IntegrityError) else MergeError(str(error)) from error
     atoms = sorted(atom for one in chosen for atom in one.atoms)
     merged = Addend.of_atoms(atoms, labels, sums)
     tensors, module = stored([merged])
-    return MergedSums({name: value.numpy() for name, value in tensors.items()}, module, merged.sample_counts())
+    values = {name: value.numpy() for name, value in tensors.items()}
+    found = {source.digest: far[one.id] for source in sources for one in _told(source) if one.id in far}
+    return MergedSums(values, module, merged.sample_counts(), found)
 
 
 @dataclass(frozen=True)
@@ -89,6 +103,15 @@ class _Held:
         names = (name for name, _ in self.source.layout if name.startswith(self.prefix))
         return {name.removeprefix(self.prefix).rpartition(".")[0] for name in names}
 
+    def means(self, labels: Sequence[str]) -> list[Means]:
+        """Where its classes lie under each head, under their merged names."""
+        merged = {name.casefold(): name for name in labels}
+        names, found = [merged[name.casefold()] for name in self.entry.classes], []
+        for head in sorted(self.heads()):
+            sums = self.read(head)
+            found.append(class_means(sums.cross.double().numpy(), sums.counts.double().numpy(), names, head=head))
+        return found
+
     def read(self, head: str) -> RidgeStatistics:
         """The sums of one head, checked."""
         import torch
@@ -103,6 +126,12 @@ class _Held:
                 if name.startswith(wanted)
             }
         return sums_of(self.source.digest, self.entry, own)[head]
+
+
+def _told(source: Source) -> list[_Held]:
+    from mmcl_edge.learners.analytic.addends import entries_of
+
+    return [_Held(one, source) for one in entries_of(source.digest, json.loads(source.module), source.labels)]
 
 
 def _total(chosen: Sequence[_Held], head: str, labels: Sequence[str]) -> RidgeStatistics:
