@@ -130,18 +130,18 @@ class SmallFleet:
             deltas=sizes,
         )
 
-    def announce(self, channel: str = "stable", current: ReleasedPack | None = None, **changes: Any) -> None:
+    def announce(self, name: str = "stable", current: ReleasedPack | None = None, **changes: Any) -> None:
         """A release document, valid or not (not committed)."""
-        self.counters[channel] = self.counters.get(channel, 0) + 1
+        self.counters[name] = self.counters.get(name, 0) + 1
         document = {
             "schema_version": 1,
-            "channel": channel,
-            "counter": self.counters[channel],
+            "channel": name,
+            "counter": self.counters[name],
             "current": None if current is None else current.model_dump(mode="json"),
             "earlier": [],
             "withdrawn": [],
         }
-        self.put("channels", channel_target(channel), json.dumps(document | changes).encode())
+        self.put("channels", channel_target(name), json.dumps(document | changes).encode())
 
     def publish(self, pack: Path, channel: str = "stable", parents: Sequence[Path] = (), **changes: Any) -> str:
         """Release a pack; returns its digest."""
