@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import click
 
@@ -16,7 +16,7 @@ from mmcl_edge.commands.passphrase import signer_for
 from mmcl_edge.errors import PackError
 from mmcl_edge.packs import Pack, read_pack
 from mmcl_edge.packs.archive import read_archive, write_archive
-from mmcl_edge.packs.precision import PRECISIONS, Precision, precision_of, write_reduced
+from mmcl_edge.packs.precision import PRECISIONS, Reduction, precision_of, write_reduced
 from mmcl_edge.packs.signing import sign_pack
 
 
@@ -24,12 +24,14 @@ from mmcl_edge.packs.signing import sign_pack
 @click.argument("pack", default="current")
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FILE", help="The archive to write.")
 @click.option("--delta-from", metavar="PACK", help="Carry only what differs from PACK; 'parent' is its own parent.")
-@click.option("--precision", type=click.Choice(PRECISIONS), help="Store the weights so.  [default: as they are]")
+@click.option(
+    "--precision",
+    type=click.Choice((*PRECISIONS, "int4")),
+    help="Store the weights so; int4: changes since --delta-from in four bits.  [default: as they are]",
+)
 @click.option("--sign", "key", metavar="KEY", help="Sign it with this key of yours ('device': this device's).")
 @json_option
-def export(
-    pack: str, out: Path, delta_from: str | None, precision: Precision | None, key: str | None, as_json: bool
-) -> None:
+def export(pack: str, out: Path, delta_from: str | None, precision: str | None, key: str | None, as_json: bool) -> None:
     """Write PACK (default: the one in use) to one file, whole or as a delta.
 
     A pack in another precision is another pack, a child of PACK, with a digest of its own.
@@ -61,10 +63,20 @@ def _base(source: Pack, delta_from: str) -> Pack:
     return read_pack(found)
 
 
-def _prepared(source: Pack, base: Pack | None, precision: Precision | None, scratch: Path, *, copy: bool) -> Path:
+def _prepared(source: Pack, base: Pack | None, precision: str | None, scratch: Path, *, copy: bool) -> Path:
     if precision is not None and precision != precision_of(source.entries):
-        return scratch / write_reduced(source, precision, scratch, keep_to=base)
+        return scratch / write_reduced(source, _reduction(source, precision), scratch, keep_to=base)
     return Path(shutil.copytree(source.path, scratch / source.digest)) if copy else source.path
+
+
+def _reduction(source: Pack, precision: str) -> Reduction:
+    for known in get_args(Reduction):
+        if precision == known:
+            return cast(Reduction, known)
+    raise PackError(
+        f"The pack {source.digest[:16]}... is stored as {precision_of(source.entries)}, which cannot become "
+        f"{precision}; export the pack it was made from, or leave --precision out."
+    )
 
 
 def _result(out: Path) -> dict[str, Any]:
@@ -75,6 +87,7 @@ def _result(out: Path) -> dict[str, Any]:
         "size_bytes": out.stat().st_size,
         "delta_from": None if found.delta is None else found.delta.parent,
         "tensors_from_parent": 0 if found.delta is None else len(found.delta.from_parent),
+        "tensors_in_steps": 0 if found.delta is None else len(found.delta.in_steps),
         "signed": "signatures.json" in found.files,
     }
 

@@ -41,14 +41,15 @@ def _of_folder(pack: str) -> dict[str, Any]:
     size = sum(file.stat().st_size for file in found.path.iterdir())
     facts = {"path": str(found.path), "kind": "folder", "size_bytes": size, "delta_from": None}
     keys = claimed_keys(signature_bytes(found.path), found.manifest, found.digest)
-    return _result(facts, found.manifest, found.digest, found.entries, keys, dict(found.evaluation), frozenset())
+    return _result(facts, found.manifest, found.digest, found.entries, keys, dict(found.evaluation), {})
 
 
 def _of_archive(file: Path) -> dict[str, Any]:
     import json
 
     found = read_archive(file)
-    shared = frozenset(found.delta.from_parent if found.delta else ())
+    origins = {name: "parent" for name in (found.delta.from_parent if found.delta else ())}
+    origins |= {name: "steps from parent" for name in (found.delta.in_steps if found.delta else ())}
     if found.delta is None:
         entries, _ = parse_layout(found.files[TENSORS_NAME])
     else:
@@ -65,7 +66,7 @@ def _of_archive(file: Path) -> dict[str, Any]:
         "delta_from": found.delta.parent if found.delta else None,
     }
     keys = claimed_keys(found.files.get(SIGNATURES_NAME), found.manifest, found.digest)
-    return _result(facts, found.manifest, found.digest, entries, keys, evaluation, shared)
+    return _result(facts, found.manifest, found.digest, entries, keys, evaluation, origins)
 
 
 def _result(
@@ -75,7 +76,7 @@ def _result(
     entries: Mapping[str, TensorEntry],
     keys: tuple[str, ...],
     evaluation: Any,
-    shared: frozenset[str],
+    origins: Mapping[str, str],
 ) -> dict[str, Any]:
     tensors = [
         {
@@ -83,7 +84,7 @@ def _result(
             "dtype": entry.dtype,
             "shape": list(entry.shape),
             "size_bytes": entry.end - entry.begin,
-            "from_parent": name in shared,
+            "from": origins.get(name, "here"),
         }
         for name, entry in sorted(entries.items())
     ]
@@ -111,7 +112,7 @@ def _text(result: Mapping[str, Any]) -> str:
             one["dtype"],
             "x".join(map(str, one["shape"])) or "scalar",
             f"{one['size_bytes']:,}",
-            _origin(one),
+            one["from"],
         )
         for one in result["tensors"]
     ]
@@ -127,10 +128,6 @@ def _text(result: Mapping[str, Any]) -> str:
         table(("figure", "value"), figures, title="Evaluation"),
     )
     return "\n\n".join(parts)
-
-
-def _origin(tensor: Mapping[str, Any]) -> str:
-    return "parent" if tensor["from_parent"] else ""
 
 
 def _facts(result: Mapping[str, Any]) -> list[tuple[str, Any]]:

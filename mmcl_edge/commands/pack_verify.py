@@ -51,8 +51,9 @@ def _archive(file: Path) -> list[tuple[str, str]]:
     found = read_archive(file)
     rows = [("archive", f"{len(found.files)} plain members in their order, {file.stat().st_size:,} bytes, no more")]
     if found.delta is not None:
-        count, parent = len(found.delta.from_parent), found.delta.parent
-        rows.append(("delta", f"{count} tensors from the pack {parent[:16]}, which is here; its digest fits"))
+        equal, steps = len(found.delta.from_parent), len(found.delta.in_steps)
+        parent = f"the pack {found.delta.parent[:16]}, which is here"
+        rows.append(("delta", f"{equal} tensors are those of {parent}, {steps} are steps away; digests fit"))
     return rows
 
 

@@ -1,4 +1,4 @@
-"""How a pack stores its weights: fp32, fp16 or int8, told by the names of its tensors.
+"""How a pack stores its weights: fp32, fp16 or int8, told by the names of its tensors; or in steps from a parent.
 
 ==================================  ============================================================================
 stored                              stands for the float32 tensor ``name``
@@ -9,16 +9,18 @@ stored                              stands for the float32 tensor ``name``
                                     largest magnitude of the row / 127
 ==================================  ============================================================================
 
-Reducing a pack makes another pack, its child with the method ``fp16`` or ``int8``. In the order performed:
+Reducing a pack makes another pack, its child with the method ``fp16``, ``int8`` or ``int4``. In the order performed:
 
 1. What is no float32 stays: integers, truth values, other floats. So do ``analytic.*`` (sums must stay exact to add
    up), ``confidence.*`` (a calibration's own statistics), scalars, and values that fp16 cannot hold.
 2. A tensor that a pack to *keep to* holds with equal values takes the form it has there, so that a delta against that
    pack says nothing of it.
-3. fp16: all others. int8: those with rows (two dimensions or more) of at least 64 values in all; the rest as fp16:
-   biases and norms are a small share of the bytes and a large one of the damage.
-4. Confidence stays with fp16, whose logits differ by less than a calibration on held-out samples can see, and is
-   taken off with int8: calibrate again (``mmcl-edge calibrate confidence``).
+3. int4: a tensor that the pack to keep to holds as float32 of the same shape, with other values, stays float32 but
+   comes to be a few steps away from those (``packs.steps``), which is small in a delta alone.
+4. fp16: all others. int8, and what int4 has left: those with rows (two dimensions or more) of at least 64 values in
+   all; the rest as fp16: biases and norms are a small share of the bytes and a large one of the damage.
+5. Confidence stays with fp16, whose logits differ by less than a calibration on held-out samples can see, and is
+   taken off with int8 and int4: calibrate again (``mmcl-edge calibrate confidence``).
 
 Frozen experts keep their ids: the id names the expert, of which this is a rounding.
 """
@@ -31,6 +33,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from mmcl_edge.errors import PackError
 from mmcl_edge.packs.confidence import PREFIX as CONFIDENCE_PREFIX
+from mmcl_edge.packs.steps import rounded
 from mmcl_edge.packs.tensors import TensorEntry
 
 if TYPE_CHECKING:
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     from mmcl_edge.packs.reader import Pack
 
 Precision = Literal["fp32", "fp16", "int8"]
+Reduction = Literal["fp16", "int8", "int4"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 EXACT_PREFIXES = ("analytic.", CONFIDENCE_PREFIX)
@@ -119,9 +123,9 @@ def restored(stored: Mapping[str, Value], widen: Callable[[Value], Any]) -> dict
 
 
 def reduced(
-    tensors: Mapping[str, torch.Tensor], precision: Precision, *, kept: Collection[str] = ()
+    tensors: Mapping[str, torch.Tensor], precision: Reduction, *, kept: Collection[str] = ()
 ) -> dict[str, torch.Tensor]:
-    """``tensors`` in the forms of ``precision``, by stored name; those in ``kept`` are left out (rules 1 and 3)."""
+    """``tensors`` in the forms of ``precision``, by stored name; those in ``kept`` are left out (rules 1 and 4)."""
     import torch
 
     stored: dict[str, torch.Tensor] = {}
@@ -129,9 +133,9 @@ def reduced(
         if name in kept:
             continue
         exact = name.startswith(EXACT_PREFIXES) or value.dtype != torch.float32 or value.dim() == 0
-        if precision == "fp32" or exact or not value.numel() or value.abs().max() > MAX_FP16:
+        if exact or not value.numel() or value.abs().max() > MAX_FP16:
             stored[name] = value
-        elif precision == "int8" and value.dim() > 1 and value.numel() >= MIN_VALUES:
+        elif precision != "fp16" and value.dim() > 1 and value.numel() >= MIN_VALUES:
             stored |= _int8(name, value)
         else:
             stored[name + FP16] = value.to(torch.float16)
@@ -146,31 +150,37 @@ def _int8(name: str, value: torch.Tensor) -> dict[str, torch.Tensor]:
     return {name + INT8: whole.to(torch.int8), name + SCALE: step}
 
 
-def reduced_contents(pack: Pack, precision: Precision, *, keep_to: Pack | None = None) -> PackContents:
+def reduced_contents(pack: Pack, precision: Reduction, *, keep_to: Pack | None = None) -> PackContents:
     """The contents of ``pack`` in another precision: a child of it, by the rules above.
 
     Args:
         pack: what to reduce.
-        precision: fp16 or int8.
+        precision: fp16, int8, or int4 for a delta against ``keep_to``.
         keep_to: a pack whose tensors with equal values are taken over in the form they have there.
 
     Raises:
-        PackError: it has that precision, or a smaller one.
+        PackError: it has that precision, or a smaller one; or int4 is wanted without a pack to keep to.
     """
     from mmcl_edge.packs.contents import PackContents
     from mmcl_edge.packs.reader import next_version
 
     now = precision_of(pack.entries)
-    if PRECISIONS.index(precision) <= PRECISIONS.index(now):
+    if precision == now or now == "int8":
         raise PackError(
             f"The pack {pack.digest[:16]}... is stored as {now}, so it cannot be reduced to {precision}; "
             "reduce the pack it was made from, or use it as it is."
+        )
+    if precision == "int4" and keep_to is None:
+        raise PackError(
+            "int4 tells weights by steps from another pack's, but none is named; name it (--delta-from), or use int8."
         )
     manifest, tensors = pack.manifest, pack.tensors()
     calibrated = precision == "fp16"
     if not calibrated:
         tensors = {name: value for name, value in tensors.items() if not name.startswith(CONFIDENCE_PREFIX)}
     kept = {} if keep_to is None else _kept(tensors, keep_to)
+    if keep_to is not None and precision == "int4":
+        kept |= _in_steps(tensors, keep_to, kept)
     return PackContents(
         tensors=reduced(tensors, precision, kept={plain_name(name) for name in kept}) | kept,
         config=pack.config,
@@ -189,7 +199,7 @@ def reduced_contents(pack: Pack, precision: Precision, *, keep_to: Pack | None =
     )
 
 
-def write_reduced(pack: Pack, precision: Precision, folder: Path, *, keep_to: Pack | None = None) -> str:
+def write_reduced(pack: Pack, precision: Reduction, folder: Path, *, keep_to: Pack | None = None) -> str:
     """Write ``pack`` in another precision as ``folder/<digest>``; returns the digest.
 
     Raises:
@@ -211,3 +221,17 @@ def _kept(tensors: Mapping[str, torch.Tensor], keep_to: Pack) -> dict[str, torch
         if name in known and known[name].dtype == value.dtype and torch.equal(known[name], value)
     }
     return {name: value for name, value in stored.items() if plain_name(name) in same}
+
+
+def _in_steps(tensors: Mapping[str, torch.Tensor], keep_to: Pack, kept: Collection[str]) -> dict[str, torch.Tensor]:
+    import torch
+
+    known, done = keep_to.stored_tensors(), {plain_name(name) for name in kept}
+    found = {}
+    for name, value in tensors.items():
+        base = known.get(name)
+        if base is None or name in done or name.startswith(EXACT_PREFIXES) or value.numel() < MIN_VALUES:
+            continue
+        if value.dtype == base.dtype == torch.float32 and value.shape == base.shape:
+            found[name] = torch.from_numpy(rounded(value.numpy(), base.numpy()))
+    return found

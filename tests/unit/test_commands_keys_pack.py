@@ -204,7 +204,7 @@ def test_inspect_needs_no_parent(tmp_path, packs, monkeypatch):
     monkeypatch.setenv(HOME_VARIABLE, str(tmp_path / "nowhere"))
     result = answer("pack", "inspect", tmp_path / "d")
     assert result["delta_from"] == packs[0]
-    assert [row["name"] for row in result["tensors"] if row["from_parent"]] == ["fusion.weight"]
+    assert [row["name"] for row in result["tensors"] if row["from"] == "parent"] == ["fusion.weight"]
     assert "not here" in refusal("pack", "verify", tmp_path / "d")
 
 

@@ -5,7 +5,7 @@ import torch
 
 from mmcl_edge.errors import PackError
 from mmcl_edge.packs import read_pack, write_pack
-from mmcl_edge.packs.archive import read_archive, write_archive
+from mmcl_edge.packs.archive import open_archive, read_archive, write_archive
 from mmcl_edge.packs.precision import plain_name, precision_of, reduced_contents, write_reduced
 from tests.builders import forge_file, pack_contents
 from tests.golden.make_pack_v1_confidence import calibrated_contents
@@ -99,11 +99,9 @@ def test_it_gets_smaller(tmp_path):
     assert sizes[2] < 0.26 * sizes[0]
 
 
-@pytest.mark.parametrize(
-    ("first", "second"), [("fp16", "fp32"), ("fp16", "fp16"), ("int8", "fp16"), ("int8", "int8"), (None, "fp32")]
-)
+@pytest.mark.parametrize(("first", "second"), [("fp16", "fp16"), ("int8", "fp16"), ("int8", "int8"), ("int8", "int4")])
 def test_a_pack_never_gets_a_precision_it_has_lost(pack, tmp_path, first, second):
-    source = pack if first is None else read_pack(tmp_path / write_reduced(pack, first, tmp_path))
+    source = read_pack(tmp_path / write_reduced(pack, first, tmp_path))
     with pytest.raises(PackError, match="cannot be reduced"):
         reduced_contents(source, second)
 
@@ -136,6 +134,34 @@ def test_equal_tensors_keep_the_form_that_a_parent_has(tmp_path, before):
     delta = read_archive(tmp_path / "delta").delta
     assert set(delta.from_parent) == set(parent.entries)
     assert set(read_pack(small).entries) - set(parent.entries) == {"head.weight:int8", "head.weight:scale"}
+
+
+def test_int4_needs_a_pack_to_keep_to(pack):
+    with pytest.raises(PackError, match="none is named"):
+        reduced_contents(pack, "int4")
+
+
+def test_int4_tells_changes_in_steps_and_the_rest_as_int8(tmp_path):
+    parent = read_pack(tmp_path / write_pack(tmp_path, pack_contents(tensors=TENSORS)))
+    moved = {
+        name: value + 0.01 * _weights(*value.shape, seed=11) for name, value in TENSORS.items() if name not in EXACT
+    }
+    values = {**TENSORS, **moved, "head.weight": _weights(9, 40, seed=9)}
+    child = read_pack(tmp_path / write_pack(tmp_path, pack_contents(tensors=values)))
+    small = read_pack(tmp_path / write_reduced(child, "int4", tmp_path, keep_to=parent))
+    write_archive(small.path, tmp_path / "delta", parent=parent.path)
+    found = read_archive(tmp_path / "delta")
+    large = {name for name in moved if values[name].numel() >= 64}
+    assert set(found.delta.in_steps) == large
+    assert {"head.weight:int8", "head.weight:scale", "fusion.small:fp16"} <= set(small.entries)
+    assert small.manifest.confidence is None
+    tensors = small.tensors()
+    for name in large:
+        change, error = values[name] - TENSORS[name], tensors[name] - values[name]
+        assert error.abs().max() <= change.abs().max() / 7 + 1e-3 * values[name].abs().max() * 2**-8, name
+        assert error.norm() < 0.25 * change.norm(), name
+    digest = open_archive(tmp_path / "delta", tmp_path / "new", parent_of=lambda _: parent.path)
+    assert digest == small.digest
 
 
 def test_plain_names():
