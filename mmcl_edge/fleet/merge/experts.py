@@ -3,7 +3,8 @@
 Rules, for each block, performed in this order:
 
 1. Experts of one id are one expert. If some parent has it frozen it is frozen, and its content is that of the first
-   parent whose tensors have the digest that the id states; a parent whose tensors have another is an *impostor*.
+   parent whose tensors have the digest that the id states; a parent whose tensors have another is an *impostor*, unless
+   it is stored in fewer bits, where nobody can tell.
 2. An expert that is not frozen and that several parents have is merged by the method; what one parent has is carried.
 3. A carried expert that is alike to one before it (cosine over all its tensors above a threshold) is folded into that,
    unless fewer would stay than a sample is served by. Of a frozen one and one that learns, the frozen one stays.
@@ -113,14 +114,16 @@ def _place(block: int, claims: Claims, sources: Sequence[Source], impostors: lis
     if not frozen:
         number, expert, _ = claims[0]
         return Placed(expert, number if len(claims) == 1 else None, rows)
+    liars: list[int] = []
     for number, expert in frozen:
+        if not sources[number].exact:
+            continue
         if _genuine(sources[number], block, expert.id):
-            return Placed(expert, number, rows)
-        impostors.append((number, expert.id))
-        rows.pop(number)
-    del impostors[-len(frozen) :]  # nobody has the content: the id says nothing
-    number, expert = frozen[0]
-    return Placed(expert, number, {number: position for number, _, position in claims})
+            impostors += [(liar, expert.id) for liar in liars]
+            return Placed(expert, number, {one: row for one, row in rows.items() if one not in liars})
+        liars.append(number)
+    number, expert = frozen[0]  # nobody has the content that the id states, or all hold it in fewer bits
+    return Placed(expert, number, rows)
 
 
 def _genuine(source: Source, block: int, expert: str) -> bool:

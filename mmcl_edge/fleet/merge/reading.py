@@ -59,6 +59,7 @@ class Source:
         config: the method's configuration as JSON text.
         module: what else rebuilds the module, as JSON text.
         layout: where each tensor lies, by name.
+        exact: whether its weights are what was trained, not rounded to fewer bits.
         file: where the values lie: the pack's tensors file, or its scratch file.
         begin: byte of that file where values begin.
         stamp: device, inode, size and time of change of that file when it was verified.
@@ -78,6 +79,7 @@ class Source:
     config: str
     module: str
     layout: Layout
+    exact: bool
     file: Path
     begin: int
     stamp: Stamp
@@ -131,6 +133,7 @@ def verify(path: Path, scratch: Path) -> Source:
     before = _stamp(path / TENSORS_NAME)
     pack = read_pack(path)
     manifest: PackManifest = pack.manifest
+    precision = precision_of(pack.entries)
     size = max((entry.end for entry in pack.entries.values()), default=0)
     source = Source(
         path=pack.path,
@@ -146,14 +149,15 @@ def verify(path: Path, scratch: Path) -> Source:
         minimum_runtime=manifest.minimum_runtime,
         config=pack.config.model_dump_json(),
         module=_json(pack.module),
-        layout=tuple(sorted((plain_name(name), entry) for name, entry in pack.entries.items())),
+        layout=tuple((plain_name(name), pack.entries[name]) for name in sorted(pack.entries)),
+        exact=precision == "fp32",
         file=pack.path / TENSORS_NAME,
         begin=manifest.file(TENSORS_NAME).size_bytes - size,
         stamp=before,
     )
     if _stamp(source.file) != before:
         raise _changed(source)
-    if precision_of(pack.entries) == "int8":
+    if precision == "int8":
         return _widened(source, pack.entries, scratch)
     return source
 

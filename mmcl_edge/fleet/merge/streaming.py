@@ -29,6 +29,8 @@ SHARD = 16
 """Packs that one unit of work reads."""
 BLOCK = 1 << 16
 """Values that are read at once."""
+LEAST_FISHER = 1e-10
+"""Added to all Fisher information: where no pack has any, the mean is left."""
 
 OnPart = Callable[[int, int], None]
 """Called with how many packs are read, and of how many."""
@@ -200,11 +202,9 @@ class FisherFold:
     def add(self, sums: list[Array], origin: Array | None, job: Job, handle: int) -> None:
         """See ``Fold.add``."""
         found = self.fisher(job.source)
-        mean = float(np.mean([np.mean(value) for value in found.values()])) if found else 0.0
-        floor = 1e-6 * mean or 1e-30
         for piece in job.pieces:
             here = slice(piece.place, piece.place + piece.length)
-            shares = float(job.coefficients[piece.group]) * (_aligned(job.source, found, piece) + floor)
+            shares = float(job.coefficients[piece.group]) * (_aligned(job.source, found, piece) + LEAST_FISHER)
             sums[0][here] += shares * read_piece(job.source, handle, piece)
             sums[1][here] += shares
 
