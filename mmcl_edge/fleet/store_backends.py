@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 CLOUDS = {"s3": "s3", "s3a": "s3", "gs": "gs", "az": "az", "azure": "az", "abfs": "az", "abfss": "az", "adl": "az"}
+ALLOW_HTTP = ("AWS_ALLOW_HTTP", "GOOGLE_ALLOW_HTTP", "AZURE_ALLOW_HTTP")
+"""Environment variables that allow http instead of https, for servers of one's own."""
 CONNECT_TIMEOUT = timedelta(seconds=10)
 READ_TIMEOUT = timedelta(seconds=30)
 REQUEST_TIMEOUT = timedelta(minutes=30)
@@ -135,8 +138,12 @@ def _http(url: str, headers: dict[str, str]) -> ObjectStore:
 def _cloud(url: str) -> ObjectStore:
     from obstore.store import from_url
 
-    options: Any = _options({})
+    options: Any = {**_options({}), "allow_http": any(_is_set(name) for name in ALLOW_HTTP)}
     return from_url(url, client_options=options, retry_config=_ONCE)
+
+
+def _is_set(name: str) -> bool:
+    return os.environ.get(name, "").strip().lower() in ("1", "true", "yes", "on")
 
 
 def _guarded(url: str, make: Any) -> Any:

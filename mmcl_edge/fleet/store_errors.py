@@ -55,6 +55,8 @@ def classify(error: BaseException, shown: str, action: str) -> Failure:
         return Failure(_read_only(shown, action))
     if isinstance(error, ValueError):
         return Failure(_store(shown, action, "it does not take that name", "use another"))
+    if "BadScheme" in text:
+        return Failure(_store(shown, action, "its endpoint is http", "use https, or set AWS_ALLOW_HTTP=true"))
     if any(mark in text for mark in _METADATA_SERVICES):
         return Failure(_store(shown, action, "no credentials were found", "set them in the environment"))
     return _by_number(text, shown, action)
