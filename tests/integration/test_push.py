@@ -6,62 +6,19 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import pytest
-from securesystemslib.signer import CryptoSigner
 
 from mmcl_edge.errors import InputError, StoreError
 from mmcl_edge.fileio import sha256_bytes
-from mmcl_edge.fleet.inbox import Finding, collect, list_inbox, read_ledger, remove
-from mmcl_edge.fleet.layout import Device, Devices
-from mmcl_edge.fleet.push import PushReport, push
+from mmcl_edge.fleet.inbox import list_inbox, read_ledger, remove
+from mmcl_edge.fleet.push import push
 from mmcl_edge.fleet.store import Store
 from mmcl_edge.fleet.throttle import TokenBucket
 from mmcl_edge.packs import read_pack
-from mmcl_edge.packs.keys import KeyStore, device_keys_folder
-from mmcl_edge.runtime.replay_store import Exemplars, ReplayStore
-from mmcl_edge.types import Sample
+from mmcl_edge.runtime.replay_store import ReplayStore
 from tests.builders import OTHER_BUNDLE, snapshot
 from tests.fleets import FleetDevice, SmallFleet
-
-SMALL = 4096
-
-
-class Pushing(FleetDevice):
-    """A device with a key, that has joined a fleet and uses its release."""
-
-    def __init__(self, folder: Path, fleet: SmallFleet, base: Path | None = None) -> None:
-        super().__init__(folder)
-        self.fleet = fleet
-        self.base = self.pack() if base is None else base
-        if base is None:
-            fleet.publish(self.base)
-        self.join(fleet)
-        self.keys = KeyStore(device_keys_folder(self.workspace.trust_path))
-        self.key = self.keys.new("device")
-
-    @property
-    def signer(self) -> CryptoSigner:
-        return self.keys.signer("device")
-
-    def enrolled(self, name: str = "porch") -> Device:
-        return Device(name=name, key=self.key)
-
-    def learn(self, value: float) -> Path:
-        """Put a child of the pack in use in use, with exemplars."""
-        before = self.workspace.current_pack()
-        pack = self.child(before, value)
-        self.workspace.install_pack(pack)
-        rng = np.random.default_rng(int(value))
-        picture = rng.integers(0, 256, (1, 32, 32, 3)).astype(np.uint8)
-        sound = rng.uniform(-1, 1, 4000).astype(np.float32)
-        samples = (Sample(sound, picture, "dog", "holiday-of-1999.wav"),)
-        ReplayStore(self.workspace.replay_path).write(pack.name, Exemplars(samples, ()))
-        self.workspace.use_pack(pack.name)
-        return pack
-
-    def push(self, **changes: object) -> PushReport:
-        return push(self.workspace, self.signer, **{"chunk_bytes": SMALL, **changes})
+from tests.pushing import SMALL, PushingDevice, collected, inbox
 
 
 @pytest.fixture
@@ -70,12 +27,12 @@ def fleet(tmp_path: Path) -> SmallFleet:
 
 
 @pytest.fixture
-def device(tmp_path: Path, fleet: SmallFleet) -> Pushing:
-    return Pushing(tmp_path / "porch", fleet)
+def device(tmp_path: Path, fleet: SmallFleet) -> PushingDevice:
+    return PushingDevice(tmp_path / "porch", fleet)
 
 
 @pytest.fixture
-def out(tmp_path: Path, device: Pushing) -> Path:
+def out(tmp_path: Path, device: PushingDevice) -> Path:
     """Where uploads are collected; the release that deltas start from is there."""
     from mmcl_edge.runtime.install import bring_pack
 
@@ -83,17 +40,7 @@ def out(tmp_path: Path, device: Pushing) -> Path:
     return tmp_path / "out"
 
 
-def collected(device: Pushing, out: Path, **changes: object) -> tuple[Finding, ...]:
-    devices = changes.pop("devices", Devices(devices=(device.enrolled(),)))
-    return collect(Store.open(device.fleet.url), devices, out, **changes)
-
-
-def inbox(fleet: SmallFleet) -> dict[str, bytes]:
-    root = fleet.folder / "inbox"
-    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
-
-
-def test_a_pushed_pack_is_collected_once(device: Pushing, out: Path):
+def test_a_pushed_pack_is_collected_once(device: PushingDevice, out: Path):
     pack = device.learn(3.0)
     report = device.push()
     assert (report.pack, report.keyid, report.repeated) == (pack.name, device.key.keyid, False)
@@ -106,7 +53,7 @@ def test_a_pushed_pack_is_collected_once(device: Pushing, out: Path):
     assert (finding.status, snapshot(out)) == ("collected", before)
 
 
-def test_the_archive_is_a_delta_from_the_release_when_that_is_smaller(device: Pushing):
+def test_the_archive_is_a_delta_from_the_release_when_that_is_smaller(device: PushingDevice):
     device.learn(3.0)
     small = device.push()
     assert small.delta_from == device.base.name
@@ -115,7 +62,7 @@ def test_the_archive_is_a_delta_from_the_release_when_that_is_smaller(device: Pu
     assert small.size_bytes < device.push(pack=stranger.name).size_bytes
 
 
-def test_a_delta_whose_parent_is_not_at_hand_is_refused_and_later_taken(device: Pushing, tmp_path: Path):
+def test_a_delta_whose_parent_is_not_at_hand_is_refused_and_later_taken(device: PushingDevice, tmp_path: Path):
     device.learn(3.0)
     device.push()
     (finding,) = collected(device, tmp_path / "empty")
@@ -125,7 +72,7 @@ def test_a_delta_whose_parent_is_not_at_hand_is_refused_and_later_taken(device: 
     assert finding.status == "new"
 
 
-def test_pushing_again_changes_nothing(device: Pushing):
+def test_pushing_again_changes_nothing(device: PushingDevice):
     device.learn(3.0)
     device.push()
     before, state = inbox(device.fleet), snapshot(device.workspace.root)
@@ -140,7 +87,7 @@ class _Cut(BaseException):
 
 
 @pytest.mark.parametrize("after", range(1, 6))
-def test_a_push_that_was_cut_goes_on_with_the_missing_pieces(device: Pushing, out: Path, after: int):
+def test_a_push_that_was_cut_goes_on_with_the_missing_pieces(device: PushingDevice, out: Path, after: int):
     pack = device.pack(9.0)
     device.workspace.install_pack(pack)
 
@@ -161,7 +108,7 @@ def test_a_push_that_was_cut_goes_on_with_the_missing_pieces(device: Pushing, ou
     assert finding.status == "new"
 
 
-def test_a_half_written_piece_is_written_anew(device: Pushing, out: Path):
+def test_a_half_written_piece_is_written_anew(device: PushingDevice, out: Path):
     device.workspace.install_pack(pack := device.pack(9.0))
     with pytest.raises(_Cut):
         device.push(pack=pack.name, on_progress=lambda done, total: (_ for _ in ()).throw(_Cut()))
@@ -171,7 +118,7 @@ def test_a_half_written_piece_is_written_anew(device: Pushing, out: Path):
     assert collected(device, out)[0].status == "new"
 
 
-def test_a_damaged_piece_is_named_and_push_again_mends_it(device: Pushing, out: Path):
+def test_a_damaged_piece_is_named_and_push_again_mends_it(device: PushingDevice, out: Path):
     device.learn(3.0)
     device.push()
     name = next(name for name in inbox(device.fleet) if not name.endswith(".json"))
@@ -184,7 +131,7 @@ def test_a_damaged_piece_is_named_and_push_again_mends_it(device: Pushing, out: 
     assert collected(device, out)[0].status == "new"
 
 
-def test_several_uploads_of_one_device_are_collected_whatever_their_order(device: Pushing, out: Path):
+def test_several_uploads_of_one_device_are_collected_whatever_their_order(device: PushingDevice, out: Path):
     first, second = device.learn(3.0), device.learn(4.0)
     device.push(pack=first.name)
     device.push(pack=second.name)
@@ -192,7 +139,7 @@ def test_several_uploads_of_one_device_are_collected_whatever_their_order(device
     assert set(read_ledger(out).devices) == {device.key.keyid}
 
 
-def test_a_half_sent_upload_that_another_overtook_gets_a_new_number(device: Pushing, out: Path):
+def test_a_half_sent_upload_that_another_overtook_gets_a_new_number(device: PushingDevice, out: Path):
     first, second = device.learn(3.0), device.learn(4.0)
 
     def cut(done: int, total: int) -> None:
@@ -206,7 +153,7 @@ def test_a_half_sent_upload_that_another_overtook_gets_a_new_number(device: Push
     assert sorted(finding.status for finding in collected(device, out)) == ["collected", "new"]
 
 
-def test_nothing_of_the_training_data_leaves_unless_it_is_asked_for(device: Pushing, out: Path):
+def test_nothing_of_the_training_data_leaves_unless_it_is_asked_for(device: PushingDevice, out: Path):
     pack = device.learn(3.0)
     device.push()
     ((_, _, path),) = ReplayStore(device.workspace.replay_path).objects_of(pack.name)
@@ -247,7 +194,7 @@ def test_bandwidth_is_capped_by_a_token_bucket():
     TokenBucket(None, sleep=sleep).take(1 << 40)
 
 
-def test_push_takes_its_time_under_a_cap(device: Pushing):
+def test_push_takes_its_time_under_a_cap(device: PushingDevice):
     slept: list[float] = []
     now = [0.0]
 
@@ -261,7 +208,7 @@ def test_push_takes_its_time_under_a_cap(device: Pushing):
     assert sum(slept) == pytest.approx((size - SMALL) / 8000.0)
 
 
-def test_the_workspace_is_free_while_bytes_are_sent(device: Pushing):
+def test_the_workspace_is_free_while_bytes_are_sent(device: PushingDevice):
     device.learn(3.0)
     taken = []
 
@@ -277,7 +224,7 @@ def test_the_workspace_is_free_while_bytes_are_sent(device: Pushing):
     assert taken
 
 
-def test_a_device_that_has_not_joined_needs_an_address(tmp_path: Path, device: Pushing):
+def test_a_device_that_has_not_joined_needs_an_address(tmp_path: Path, device: PushingDevice):
     lonely = FleetDevice(tmp_path / "lonely")
     lonely.workspace.install_pack(pack := lonely.pack())
     lonely.workspace.use_pack(pack.name)
@@ -286,7 +233,7 @@ def test_a_device_that_has_not_joined_needs_an_address(tmp_path: Path, device: P
     assert push(lonely.workspace, device.signer, url=device.fleet.url).pack == pack.name
 
 
-def test_a_store_that_can_only_be_read_is_a_sentence(device: Pushing, monkeypatch: pytest.MonkeyPatch):
+def test_a_store_that_can_only_be_read_is_a_sentence(device: PushingDevice, monkeypatch: pytest.MonkeyPatch):
     def refuse(store: Store, path: str, data: bytes) -> bool:
         raise StoreError("it can only be read")
 
@@ -296,12 +243,12 @@ def test_a_store_that_can_only_be_read_is_a_sentence(device: Pushing, monkeypatc
         device.push()
 
 
-def test_the_inbox_may_be_empty(device: Pushing, out: Path):
+def test_the_inbox_may_be_empty(device: PushingDevice, out: Path):
     assert collected(device, out) == ()
     assert list_inbox(Store.open(device.fleet.url)).entries == ()
 
 
-def test_packs_for_another_bundle_are_left_out(device: Pushing, out: Path):
+def test_packs_for_another_bundle_are_left_out(device: PushingDevice, out: Path):
     device.learn(3.0)
     device.push()
     (finding,) = collected(device, out, bundle=OTHER_BUNDLE)
@@ -309,7 +256,7 @@ def test_packs_for_another_bundle_are_left_out(device: Pushing, out: Path):
     assert collected(device, out, bundle=device.workspace.bundle_family())[0].status == "new"
 
 
-def test_collected_uploads_can_be_removed(device: Pushing, out: Path):
+def test_collected_uploads_can_be_removed(device: PushingDevice, out: Path):
     device.learn(3.0)
     device.push()
     (finding,) = collected(device, out)
@@ -319,7 +266,7 @@ def test_collected_uploads_can_be_removed(device: Pushing, out: Path):
     assert collected(device, out)[0].status == "collected"
 
 
-def test_many_at_once_give_the_same_as_one_by_one(device: Pushing, tmp_path: Path):
+def test_many_at_once_give_the_same_as_one_by_one(device: PushingDevice, tmp_path: Path):
     for value in range(1, 6):
         device.learn(float(value))
         device.push()
