@@ -6,7 +6,8 @@ Rules, in this order; whatever refuses becomes an answer that says why, and the 
 2. The fleet's pack is verified like any archive from outside, for this device's bundle, and takes its place in
    ``packs/``; the device's held-out samples are indexed for it, so that it cannot cost the device its own classes.
 3. It comes into use, and ``adapt`` learns the device's task on top of it, in the way the order says.
-4. What was learned goes back as a delta against the fleet's pack. Samples stay here.
+4. What was learned goes back as a delta against the fleet's pack. Samples stay here. Sums that the fleet's pack holds
+   already are not sent again.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from mmcl_edge.errors import MmclEdgeError
 from mmcl_edge.fleet.rounds.messages import MAX_REASON_CHARS, Answer, Order, packed, unpacked
 from mmcl_edge.fleet.staging import staging_folder
-from mmcl_edge.packs import read_manifest
+from mmcl_edge.packs import read_manifest, read_pack
 from mmcl_edge.runtime.adapt import AdaptRequest, adapt
 from mmcl_edge.runtime.replay_store import ReplayStore
 from mmcl_edge.runtime.run_record import AdaptReport
@@ -56,6 +57,8 @@ def take_part(
             if report.pack_digest is None:
                 return _refusal(order, "the new pack would cost old classes more than the tolerance")
             made = workspace.packs_path / report.pack_digest
+            if base is not None and _contributions(made) == _contributions(base) != set():
+                return _refusal(order, "nothing new: the fleet's pack holds what this device has to tell")
             return Answer(
                 round=order.round,
                 base=order.pack,
@@ -86,6 +89,12 @@ def _follow(workspace: Workspace, order: Order, scratch: Path) -> Path | None:
         ReplayStore(workspace.replay_path).follow(old, order.pack, manifest.label_names)
         workspace.use_pack(order.pack)
     return folder
+
+
+def _contributions(folder: Path) -> set[str]:
+    """Ids of the contributions that a pack's sums hold; empty where it has no sums."""
+    addends = read_pack(folder).module.get("addends", ())
+    return {atom for addend in addends for atom in addend["atoms"]}
 
 
 def _refusal(order: Order, reason: str) -> Answer:

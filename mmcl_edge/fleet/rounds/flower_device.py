@@ -5,10 +5,12 @@ The node's configuration says what the server cannot know (``--node-config``):
     workspace    its folder; default: MMCL_EDGE_HOME. In a simulation, workspaces=DIR has one folder a partition.
     task         name of what it has to learn; default ``rounds``, so the samples lie in tasks/rounds
     provider     execution provider of the backbones
+    threads      of the backbones; default: every core
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,11 @@ TASK = "rounds"
 
 def train(message: Message, context: Context) -> Message:
     """Carry out the order in ``message``; whatever is wrong here is told in the answer."""
-    node = {**context.run_config, **context.node_config}
+    return carry_out(message, {**context.run_config, **context.node_config})
+
+
+def carry_out(message: Message, node: Mapping[str, Any]) -> Message:
+    """The answer to the order in ``message``, on the node with these settings."""
     record = message.content.config_records.get(ORDER, {})
     try:
         order = order_from(dict(record))
@@ -43,7 +49,7 @@ def train(message: Message, context: Context) -> Message:
     return Message(RecordDict({ANSWER: ConfigRecord(record_of(answer))}), reply_to=message)
 
 
-def _workspace(node: dict[str, Any]) -> Workspace:
+def _workspace(node: Mapping[str, Any]) -> Workspace:
     if "workspaces" in node:
         return Workspace(Path(str(node["workspaces"])) / str(node.get("partition-id", 0))).open()
     return Workspace(str(node["workspace"]) if "workspace" in node else None).open()
