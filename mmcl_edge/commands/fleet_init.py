@@ -124,7 +124,7 @@ def _waiting(url: str, file: Path, draft: Metadata[Root]) -> Metadata[Root] | No
 
     from mmcl_edge.fileio import read_bounded
     from mmcl_edge.fleet.layout import MAX_METADATA_BYTES
-    from mmcl_edge.fleet.view import parse_metadata
+    from mmcl_edge.fleet.metadata import parse_metadata
 
     if not file.exists():
         return None

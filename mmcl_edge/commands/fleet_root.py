@@ -23,7 +23,7 @@ def read_root(file: Path) -> Metadata[Root]:
 
     from mmcl_edge.fileio import read_bounded
     from mmcl_edge.fleet.layout import MAX_METADATA_BYTES
-    from mmcl_edge.fleet.view import parse_metadata
+    from mmcl_edge.fleet.metadata import parse_metadata
 
     return parse_metadata(read_bounded(file, MAX_METADATA_BYTES), Root, str(file))
 

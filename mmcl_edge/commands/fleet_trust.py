@@ -28,9 +28,9 @@ def command(url: str, root_file: Path | None, fingerprint: str | None, as_json: 
     """  # noqa: D301
     from mmcl_edge.fileio import read_bounded, sha256_bytes
     from mmcl_edge.fleet.layout import MAX_METADATA_BYTES, metadata_path
+    from mmcl_edge.fleet.metadata import Memory, parse_metadata
     from mmcl_edge.fleet.repository import Repository
     from mmcl_edge.fleet.store import Store
-    from mmcl_edge.fleet.view import Memory, parse_metadata
 
     if (root_file is None) == (fingerprint is None):
         raise FleetError("Expected --root FILE or --fingerprint SHA256, one of them; ask the fleet's founder for it.")

@@ -21,10 +21,11 @@ from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, TargetFile, Tar
 
 from mmcl_edge.errors import ConflictError, FleetError
 from mmcl_edge.fleet.layout import Lifetimes, metadata_path, target_path
+from mmcl_edge.fleet.metadata import read_timestamp, verify
 from mmcl_edge.fleet.parallel import in_parallel
 from mmcl_edge.fleet.roles import delegator, expiry
 from mmcl_edge.fleet.signers import Signers, sign
-from mmcl_edge.fleet.view import View, read_timestamp, verify
+from mmcl_edge.fleet.view import View
 
 MAX_SKIPPED = 1000
 

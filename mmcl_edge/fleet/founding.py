@@ -27,10 +27,11 @@ from mmcl_edge.fleet.layout import (
     dump,
     metadata_path,
 )
+from mmcl_edge.fleet.metadata import Memory, parse_metadata, read_timestamp, verify
 from mmcl_edge.fleet.roles import empty_roles, keys_of
 from mmcl_edge.fleet.signers import Signers
 from mmcl_edge.fleet.store import Store, Version
-from mmcl_edge.fleet.view import Memory, View, load, parse_metadata, read_timestamp, verify
+from mmcl_edge.fleet.view import View, load
 
 _MARKER = canonical_json({"fleet": "mmcl-edge", "layout": 1})
 

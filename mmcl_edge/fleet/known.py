@@ -12,8 +12,8 @@ from typing import Literal
 from mmcl_edge.errors import FleetError
 from mmcl_edge.fileio import canonical_json, read_bounded, sha256_bytes, write_atomic
 from mmcl_edge.fleet.layout import MAX_METADATA_BYTES, parse
+from mmcl_edge.fleet.metadata import Memory
 from mmcl_edge.fleet.store_backends import without_secrets
-from mmcl_edge.fleet.view import Memory
 from mmcl_edge.types import FrozenModel
 
 FOLDER = "fleets"

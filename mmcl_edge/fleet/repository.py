@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
-from securesystemslib.signer import Key
 from tuf.api.metadata import Metadata, MetaFile, Root
 
 from mmcl_edge.errors import FleetError
 from mmcl_edge.fleet.archives import Carried, carry, fetched
 from mmcl_edge.fleet.commit import Commit
+from mmcl_edge.fleet.enrolment import with_device, without_device
 from mmcl_edge.fleet.founding import found
 from mmcl_edge.fleet.layout import (
     BETA,
@@ -25,21 +25,19 @@ from mmcl_edge.fleet.layout import (
     DEVICES_TARGET,
     MAX_DEVICES_BYTES,
     STABLE,
-    Device,
     Devices,
     Release,
     Settings,
-    archive_target,
     channel_target,
     check_channel,
-    check_device_name,
     dump,
 )
+from mmcl_edge.fleet.metadata import Memory
 from mmcl_edge.fleet.parallel import in_parallel
 from mmcl_edge.fleet.releases import check_fits, delta_parents, next_release, without
 from mmcl_edge.fleet.signers import Signers
 from mmcl_edge.fleet.store import Store
-from mmcl_edge.fleet.view import Memory, View, load
+from mmcl_edge.fleet.view import View, load
 from mmcl_edge.packs import read_pack
 from mmcl_edge.packs.keys import PublicKey
 from mmcl_edge.packs.signing import require_signature
@@ -232,16 +230,9 @@ class Repository:
             FleetError: the name or the key belongs to another device, or the key was revoked.
             ConflictError, StoreError: as ``publish``.
         """
-        check_device_name(name)
         view = self.view()
         before = view.devices()
-        known = before.enrolled(key.keyid)
-        if known is not None and known.name == name:
-            self.complete(view)
-            return before
-        _check_new(before, name, key, known)
-        device = Device(name=name, key=key)
-        return self._devices(view, Devices(devices=(*before.devices, device), revoked=before.revoked))
+        return self._devices(view, before, with_device(before, name, key))
 
     def revoke_device(self, name: str) -> Devices:
         """Collect nothing more from the device ``name`` (or key id): its key is revoked for ever.
@@ -252,18 +243,12 @@ class Repository:
         """
         view = self.view()
         before = view.devices()
-        gone = [device for device in before.devices if name in (device.name, device.keyid)]
-        if not gone:
-            raise FleetError(f"No device {name!r} is enrolled; see 'mmcl-edge fleet devices list'.")
-        left = tuple(device for device in before.devices if device not in gone)
-        return self._devices(view, Devices(devices=left, revoked=(*before.revoked, *gone)))
+        return self._devices(view, before, without_device(before, name))
 
-    def keys(self) -> dict[str, tuple[Key, ...]]:
-        """The keys of ``root``, ``targets`` and ``online``."""
-        view = self.view()
-        return {group: view.keys(group) for group in ("root", "targets", "online")}
-
-    def _devices(self, view: View, after: Devices) -> Devices:
+    def _devices(self, view: View, before: Devices, after: Devices) -> Devices:
+        if after == before:
+            self.complete(view)
+            return before
         data = dump(after)
         if len(data) > MAX_DEVICES_BYTES:
             raise FleetError(f"A fleet takes as many devices as fit into {MAX_DEVICES_BYTES:,} bytes; begin another.")
@@ -300,17 +285,3 @@ def released(view: View, prefix: str) -> str:
             "see 'mmcl-edge fleet status'."
         )
     return matching[0]
-
-
-def _check_new(before: Devices, name: str, key: PublicKey, known: Device | None) -> None:
-    if before.was_revoked(key.keyid):
-        raise FleetError(f"The key {key.keyid[:16]}... was revoked; make the device another (keys rotate --device).")
-    if known is not None:
-        raise FleetError(f"That key belongs to the device {known.name!r}; each device makes its own.")
-    if any(device.name == name for device in before.devices):
-        raise FleetError(f"A device {name!r} is enrolled with another key; revoke that first, or choose another name.")
-
-
-def archived(view: View, digest: str) -> bool:
-    """Whether the fleet has an archive of the pack ``digest``."""
-    return view.archive(archive_target(digest)) is not None

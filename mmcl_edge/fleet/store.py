@@ -13,28 +13,21 @@ that was read: two admins never overwrite one another.
 
 from __future__ import annotations
 
-import random
 import re
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from mmcl_edge.errors import MissingObjectError, OversizedObjectError, StoreError
 from mmcl_edge.fleet.store_backends import Backend, open_backend
-from mmcl_edge.fleet.store_errors import classify, unreachable
+from mmcl_edge.fleet.store_retry import FIRST_DELAY_S, RETRIES, Retry
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
-Result = TypeVar("Result")
-
-RETRIES = 4
-FIRST_DELAY_S = 0.25
-LONGEST_DELAY_S = 10.0
 PIECE_BYTES = 1 << 20
 PAGE = 1000
 LOCK_NAME = ".replace.lock"
@@ -86,10 +79,7 @@ class Store:
 
     def __init__(self, backend: Backend, *, retries: int = RETRIES, first_delay_s: float = FIRST_DELAY_S) -> None:
         self._backend = backend
-        self._retries = retries
-        self._first_delay_s = first_delay_s
-        self._random = random.Random()
-        self.sleep: Callable[[float], None] = time.sleep
+        self._retry = Retry(backend.shown, retries=retries, first_delay_s=first_delay_s)
 
     @classmethod
     def open(
@@ -113,6 +103,15 @@ class Store:
         """The URL without user, password and query: for print."""
         return self._backend.shown
 
+    @property
+    def sleep(self) -> Callable[[float], None]:
+        """What waits, seconds, before a call is tried again."""
+        return self._retry.sleep
+
+    @sleep.setter
+    def sleep(self, wait: Callable[[float], None]) -> None:
+        self._retry.sleep = wait
+
     def __repr__(self) -> str:
         return f"Store({self.url!r})"
 
@@ -128,7 +127,7 @@ class Store:
 
     def read(self, path: str, max_bytes: int) -> Version:
         """Like ``get``, with the tag that ``replace`` needs."""
-        return self._try(f"read {check_path(path)}", lambda: self._read(path, max_bytes))
+        return self._retry.run(f"read {check_path(path)}", lambda: self._read(path, max_bytes))
 
     def put(self, path: str, data: bytes | Path) -> None:
         """Write ``data`` (bytes, or a file of them) to ``path``, over whatever is there.
@@ -136,7 +135,7 @@ class Store:
         Raises:
             StoreError: the store cannot be written.
         """
-        self._try(f"write {check_path(path)}", lambda: self._put(self._backend.store, path, data))
+        self._retry.run(f"write {check_path(path)}", lambda: self._put(self._backend.store, path, data))
 
     def create(self, path: str, data: bytes) -> bool:
         """Write ``data`` to ``path`` only if nothing is there; ``False`` if something is (of another writer).
@@ -153,7 +152,7 @@ class Store:
             attempts.append(None)
             return self._create(path, data)
 
-        created = self._try(f"write {path}", once)
+        created = self._retry.run(f"write {path}", once)
         return created or (len(attempts) > 1 and self._holds(path, data))
 
     def replace(self, path: str, data: bytes, seen: Version) -> bool:
@@ -169,7 +168,7 @@ class Store:
             attempts.append(None)
             return self._replace(path, data, seen)
 
-        replaced = self._try(f"write {path}", once)
+        replaced = self._retry.run(f"write {path}", once)
         return replaced or (len(attempts) > 1 and self._holds(path, data))
 
     def exists(self, path: str) -> bool:
@@ -181,7 +180,7 @@ class Store:
         import obstore
 
         try:
-            self._try(f"look for {check_path(path)}", lambda: obstore.head(self._backend.store, path))
+            self._retry.run(f"look for {check_path(path)}", lambda: obstore.head(self._backend.store, path))
         except MissingObjectError:
             return False
         return True
@@ -195,7 +194,7 @@ class Store:
         import obstore
 
         with suppress(MissingObjectError):
-            self._try(f"remove {check_path(path)}", lambda: obstore.delete(self._backend.store, path))
+            self._retry.run(f"remove {check_path(path)}", lambda: obstore.delete(self._backend.store, path))
 
     def list(self, prefix: str) -> Iterator[Stored]:
         """Every object below the folder ``prefix``, in no order, fetched page by page.
@@ -211,7 +210,7 @@ class Store:
                 page = next(pages, None)
             except Exception as error:  # noqa: BLE001 - classified in one place
                 failures += 1
-                self._wait_or_raise(error, f"list {prefix}", failures)
+                self._retry.wait_or_raise(error, f"list {prefix}", failures)
                 pages = self._pages(prefix)
                 continue
             if page is None:
@@ -291,33 +290,6 @@ class Store:
             return self.get(path, len(data)) == data
         except (MissingObjectError, OversizedObjectError):
             return False
-
-    def _try(self, action: str, call: Callable[[], Result]) -> Result:
-        failures = 0
-        while True:
-            try:
-                return call()
-            except StoreError:
-                raise
-            except Exception as error:  # noqa: BLE001 - classified in one place
-                failures += 1
-                self._wait_or_raise(error, action, failures)
-
-    def _wait_or_raise(self, error: Exception, action: str, failures: int) -> None:
-        from obstore.exceptions import BaseError
-
-        if not isinstance(error, BaseError | OSError | ValueError | NotImplementedError):
-            raise error
-        failure = classify(error, self.url, action)
-        if not failure.passing:
-            raise failure.error from None
-        if failures > self._retries:
-            raise unreachable(failure, failures) from None
-        self.sleep(self._delay_s(failures))
-
-    def _delay_s(self, failures: int) -> float:
-        longest = min(LONGEST_DELAY_S, self._first_delay_s * 2.0 ** (failures - 1))
-        return longest * self._random.uniform(0.5, 1.0)
 
 
 def _oversized(path: str, size: int, limit: int) -> OversizedObjectError:

@@ -14,14 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from securesystemslib.signer import Key
-from tuf.api.exceptions import LengthOrHashMismatchError, UnsignedMetadataError
+from tuf.api.exceptions import LengthOrHashMismatchError
 from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, TargetFile, Targets, Timestamp
-from tuf.api.serialization import DeserializationError
 
-from mmcl_edge.errors import FleetError, MissingObjectError, TrustError
+from mmcl_edge.errors import FleetError, TrustError
 from mmcl_edge.fleet.layout import (
     CHANNELS_FOLDER,
     CHANNELS_ROLE,
@@ -40,26 +38,19 @@ from mmcl_edge.fleet.layout import (
     parse,
     target_path,
 )
+from mmcl_edge.fleet.metadata import (
+    Memory,
+    check_version,
+    load_root,
+    load_snapshot,
+    load_timestamp,
+    parse_metadata,
+    rolled_back,
+    verify,
+)
 from mmcl_edge.fleet.parallel import in_parallel
 from mmcl_edge.fleet.roles import SECTIONS, bins_of, delegator, keys_of
-from mmcl_edge.fleet.store import Store, Version
-from mmcl_edge.types import FrozenModel
-
-MAX_ROOTS = 1024
-
-
-class Memory(FrozenModel):
-    """What an admin remembers of a fleet, so that its store cannot lie about the past.
-
-    Attributes:
-        root: text of the newest trusted root metadata.
-        timestamp: version of the newest timestamp seen.
-        snapshot: version of the newest snapshot seen.
-    """
-
-    root: str
-    timestamp: int = 0
-    snapshot: int = 0
+from mmcl_edge.fleet.store import Store
 
 
 @dataclass
@@ -217,134 +208,9 @@ def load(store: Store, memory: Memory) -> View:
         TrustError: it is not what the fleet's keys signed, or older than what this admin has seen.
         StoreError: the store cannot be read.
     """
-    root = _load_root(store, memory)
-    timestamp = _load_timestamp(store, root.signed, memory)
-    view = View(store, root, timestamp, *_load_snapshot(store, root.signed, timestamp))
+    root = load_root(store, memory)
+    timestamp = load_timestamp(store, root.signed, memory)
+    view = View(store, root, timestamp, *load_snapshot(store, root.signed, timestamp))
     if view.snapshot_version < memory.snapshot:
-        raise _rolled_back(store, "snapshot", view.snapshot_version, memory.snapshot)
+        raise rolled_back(store, "snapshot", view.snapshot_version, memory.snapshot)
     return view
-
-
-def read_timestamp(store: Store) -> tuple[Version, Metadata[Timestamp]] | None:
-    """The timestamp as it is in the store, not yet verified; ``None`` before the first."""
-    path = metadata_path(Timestamp.type)
-    try:
-        seen = store.read(path, MAX_METADATA_BYTES)
-    except MissingObjectError:
-        return None
-    return seen, parse_metadata(seen.data, Timestamp, path)
-
-
-def parse_metadata(data: bytes, kind: type[Any], path: str) -> Metadata[Any]:
-    """Metadata of the kind ``kind`` in ``data``.
-
-    Raises:
-        TrustError: it does not parse, or is of another kind.
-    """
-    try:
-        metadata: Metadata[Any] = Metadata.from_bytes(data)
-    except DeserializationError as error:
-        raise TrustError(f"{path} should be TUF metadata, but does not parse; see who can write there.") from error
-    if not isinstance(metadata.signed, kind):
-        raise TrustError(f"{path} should be metadata of the kind {kind.type!r}, but is {metadata.signed.type!r}.")
-    return metadata
-
-
-def verify(above: Root | Targets, role: str, metadata: Metadata[Any], path: str) -> None:
-    """Refuse ``metadata`` unless the keys that ``above`` names for ``role`` have signed it.
-
-    Raises:
-        TrustError: too few have.
-    """
-    try:
-        above.verify_delegate(role, metadata.signed_bytes, metadata.signatures)
-    except (UnsignedMetadataError, ValueError) as error:
-        raise TrustError(
-            f"{path} should be signed by the fleet's keys for {role!r}, but is not; see who can write to the store."
-        ) from error
-
-
-def check_version(metadata: Metadata[Any], expected: int, path: str) -> None:
-    """Refuse ``metadata`` of another version than its name says.
-
-    Raises:
-        TrustError: it is of another version.
-    """
-    if metadata.signed.version != expected:
-        raise TrustError(f"{path} says that it is version {metadata.signed.version}; an old one was put there.")
-
-
-def _load_root(store: Store, memory: Memory) -> Metadata[Root]:
-    root: Metadata[Root] = parse_metadata(memory.root.encode(), Root, "the trusted root")
-    for version in range(root.signed.version + 1, root.signed.version + MAX_ROOTS):
-        path = metadata_path(Root.type, version)
-        try:
-            data = store.get(path, MAX_METADATA_BYTES)
-        except MissingObjectError:
-            break
-        following: Metadata[Root] = parse_metadata(data, Root, path)
-        check_version(following, version, path)
-        verify(root.signed, Root.type, following, path)
-        verify(following.signed, Root.type, following, path)
-        root = following
-    return root
-
-
-def _load_timestamp(store: Store, root: Root, memory: Memory) -> Metadata[Timestamp] | None:
-    found = read_timestamp(store)
-    if found is None:
-        if memory.timestamp:
-            raise TrustError(f"The fleet at {store.url} has lost its timestamp; see who can write there.")
-        return None
-    metadata = found[1]
-    verify(root, Timestamp.type, metadata, metadata_path(Timestamp.type))
-    if metadata.signed.version < memory.timestamp:
-        raise _rolled_back(store, "timestamp", metadata.signed.version, memory.timestamp)
-    return metadata
-
-
-def _load_snapshot(
-    store: Store, root: Root, timestamp: Metadata[Timestamp] | None
-) -> tuple[Metadata[Snapshot] | None, bytes]:
-    snapshot, data = (None, b"") if timestamp is None else _named_snapshot(store, root, timestamp.signed.snapshot_meta)
-    while True:
-        version = snapshot.signed.version + 1 if snapshot is not None else 1
-        path = metadata_path(Snapshot.type, version)
-        try:
-            later_data = store.get(path, MAX_METADATA_BYTES)
-        except MissingObjectError:
-            return snapshot, data
-        later = _checked_snapshot(later_data, root, path, version)
-        if snapshot is not None:
-            _check_follows(snapshot.signed, later.signed, path)
-        snapshot, data = later, later_data
-
-
-def _named_snapshot(store: Store, root: Root, meta: MetaFile) -> tuple[Metadata[Snapshot], bytes]:
-    path = metadata_path(Snapshot.type, meta.version)
-    data = store.get(path, MAX_METADATA_BYTES)
-    try:
-        meta.verify_length_and_hashes(data)
-    except LengthOrHashMismatchError as error:
-        raise TrustError(f"{path} is not the one that the timestamp names; see who can write there.") from error
-    return _checked_snapshot(data, root, path, meta.version), data
-
-
-def _checked_snapshot(data: bytes, root: Root, path: str, version: int) -> Metadata[Snapshot]:
-    metadata: Metadata[Snapshot] = parse_metadata(data, Snapshot, path)
-    verify(root, Snapshot.type, metadata, path)
-    check_version(metadata, version, path)
-    return metadata
-
-
-def _check_follows(before: Snapshot, after: Snapshot, path: str) -> None:
-    for name, meta in before.meta.items():
-        if name not in after.meta or after.meta[name].version < meta.version:
-            raise TrustError(f"{path} takes {name} back to an older version; see who can write there.")
-
-
-def _rolled_back(store: Store, what: str, found: int, expected: int) -> TrustError:
-    return TrustError(
-        f"The store {store.url} shows {what} {found} of the fleet, but {expected} was seen before: it was set back; "
-        "see who can write there."
-    )

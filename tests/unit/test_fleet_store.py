@@ -5,9 +5,10 @@ import threading
 import pytest
 
 from mmcl_edge.errors import MissingObjectError, OversizedObjectError, StoreError
-from mmcl_edge.fleet.store import LONGEST_DELAY_S, Store, Version
+from mmcl_edge.fleet.store import Store, Version
 from mmcl_edge.fleet.store_backends import without_secrets
 from mmcl_edge.fleet.store_errors import classify
+from mmcl_edge.fleet.store_retry import LONGEST_DELAY_S
 from tests.webstore import files, scripted, served
 
 
