@@ -30,7 +30,7 @@ from mmcl_edge.data.task_folder import decode_task, read_task
 from mmcl_edge.learners.persistence import contents_of
 from mmcl_edge.packs import Pack, read_pack, write_pack
 from mmcl_edge.packs.archive import write_archive
-from mmcl_edge.packs.precision import write_reduced
+from mmcl_edge.packs.precision import PRECISIONS, write_reduced
 from mmcl_edge.runtime.engine import Runtime
 from mmcl_edge.runtime.segments import open_backbones
 from mmcl_edge.runtime.sessions import SessionFactory
@@ -96,15 +96,21 @@ def saved(model: Model, method: MethodConfig, bundle: Bundle, folder: Path, pare
 
 
 def sizes(child: Pack, parent: Pack) -> dict[str, int]:
-    """Bytes of the archives of ``child``."""
+    """Bytes of the archives of ``child``: whole (int4 tells nothing by itself), and as a delta."""
     with tempfile.TemporaryDirectory() as scratch:
-        found = {}
-        for precision, pack in versions(child, parent, Path(scratch)).items():
-            for form, base in (("whole", None), ("delta", parent.path)):
-                file = Path(scratch) / "archive"
-                write_archive(pack.path, file, parent=base)
-                found[f"{form}_{precision}_bytes"] = file.stat().st_size
+        folder, found = Path(scratch), {}
+        for precision in PRECISIONS:
+            whole = child.path if precision == "fp32" else folder / write_reduced(child, precision, folder)
+            found[f"whole_{precision}_bytes"] = archived(whole, None, folder / "archive")
+        for precision, pack in versions(child, parent, folder).items():
+            found[f"delta_{precision}_bytes"] = archived(pack.path, parent.path, folder / "archive")
         return found
+
+
+def archived(pack: Path, base: Path | None, file: Path) -> int:
+    """Bytes of the archive of ``pack``."""
+    write_archive(pack, file, parent=base)
+    return file.stat().st_size
 
 
 def versions(child: Pack, parent: Pack, folder: Path) -> dict[str, Pack]:

@@ -19,7 +19,7 @@ from pydantic import Field, ValidationError, model_validator
 from mmcl_edge.errors import PackError
 from mmcl_edge.fileio import canonical_json
 from mmcl_edge.packs.manifest import Digest, validation_sentence
-from mmcl_edge.packs.steps import GROUP, coded_size, decode, encode
+from mmcl_edge.packs.steps import LEAST_VALUES, coded_size, decode, encode
 from mmcl_edge.packs.tensors import TensorEntry, parse_layout
 from mmcl_edge.types import FrozenModel
 
@@ -148,7 +148,7 @@ def _check_names(delta: Delta, entries: Mapping[str, TensorEntry], known: Mappin
 
 
 def _coded(entry: TensorEntry, own: bytes, before: bytes) -> bytes | None:
-    if entry.dtype != "F32" or _values(entry) < GROUP:
+    if entry.dtype != "F32" or _values(entry) < LEAST_VALUES:
         return None
     return encode(np.frombuffer(own, dtype="<f4"), np.frombuffer(before, dtype="<f4"))
 

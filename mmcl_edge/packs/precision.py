@@ -12,15 +12,17 @@ stored                              stands for the float32 tensor ``name``
 Reducing a pack makes another pack, its child with the method ``fp16``, ``int8`` or ``int4``. In the order performed:
 
 1. What is no float32 stays: integers, truth values, other floats. So do ``analytic.*`` (sums must stay exact to add
-   up), ``confidence.*`` (a calibration's own statistics), scalars, and values that fp16 cannot hold.
+   up), scalars, and values that fp16 cannot hold.
 2. A tensor that a pack to *keep to* holds with equal values takes the form it has there, so that a delta against that
    pack says nothing of it.
 3. int4: a tensor that the pack to keep to holds as float32 of the same shape, with other values, stays float32 but
    comes to be a few steps away from those (``packs.steps``), which is small in a delta alone.
 4. fp16: all others. int8, and what int4 has left: those with rows (two dimensions or more) of at least 64 values in
-   all; the rest as fp16: biases and norms are a small share of the bytes and a large one of the damage.
-5. Confidence stays with fp16, whose logits differ by less than a calibration on held-out samples can see, and is
-   taken off with int8 and int4: calibrate again (``mmcl-edge calibrate confidence``).
+   all; the rest as fp16: biases, norms and the statistics of a calibration are a small share of the bytes and a large
+   one of the damage.
+5. Confidence stays: it was measured on the parent, whose answers the child's differ from by less than a calibration on
+   held-out samples can see (``benchmarks/bench_pack_size.py``). Without it answers would be off by far more. To
+   be exact again, calibrate again (``mmcl-edge calibrate confidence``).
 
 Frozen experts keep their ids: the id names the expert, of which this is a rounding.
 """
@@ -33,7 +35,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from mmcl_edge.errors import PackError
 from mmcl_edge.packs.confidence import PREFIX as CONFIDENCE_PREFIX
-from mmcl_edge.packs.steps import rounded
+from mmcl_edge.packs.steps import LEAST_VALUES, rounded
 from mmcl_edge.packs.tensors import TensorEntry
 
 if TYPE_CHECKING:
@@ -46,11 +48,8 @@ Precision = Literal["fp32", "fp16", "int8"]
 Reduction = Literal["fp16", "int8", "int4"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
-EXACT_PREFIXES = ("analytic.", CONFIDENCE_PREFIX)
+EXACT_PREFIX = "analytic."
 """Tensors whose names begin so are never reduced."""
-
-MIN_VALUES = 64
-"""Fewer values are not worth a row of scales."""
 
 MAX_FP16 = 65504.0
 FP16, INT8, SCALE = ":fp16", ":int8", ":scale"
@@ -132,14 +131,19 @@ def reduced(
     for name, value in tensors.items():
         if name in kept:
             continue
-        exact = name.startswith(EXACT_PREFIXES) or value.dtype != torch.float32 or value.dim() == 0
+        exact = name.startswith(EXACT_PREFIX) or value.dtype != torch.float32 or value.dim() == 0
         if exact or not value.numel() or value.abs().max() > MAX_FP16:
             stored[name] = value
-        elif precision != "fp16" and value.dim() > 1 and value.numel() >= MIN_VALUES:
+        elif precision != "fp16" and value.dim() > 1 and _has_many(name, value):
             stored |= _int8(name, value)
         else:
             stored[name + FP16] = value.to(torch.float16)
     return stored
+
+
+def _has_many(name: str, value: torch.Tensor) -> bool:
+    """Whether ``value`` is worth more than fp16: a large share of the bytes, and no calibration's."""
+    return value.numel() >= LEAST_VALUES and not name.startswith(CONFIDENCE_PREFIX)
 
 
 def _int8(name: str, value: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -175,9 +179,6 @@ def reduced_contents(pack: Pack, precision: Reduction, *, keep_to: Pack | None =
             "int4 tells weights by steps from another pack's, but none is named; name it (--delta-from), or use int8."
         )
     manifest, tensors = pack.manifest, pack.tensors()
-    calibrated = precision == "fp16"
-    if not calibrated:
-        tensors = {name: value for name, value in tensors.items() if not name.startswith(CONFIDENCE_PREFIX)}
     kept = {} if keep_to is None else _kept(tensors, keep_to)
     if keep_to is not None and precision == "int4":
         kept |= _in_steps(tensors, keep_to, kept)
@@ -195,7 +196,7 @@ def reduced_contents(pack: Pack, precision: Reduction, *, keep_to: Pack | None =
         minimum_runtime=manifest.minimum_runtime,
         module=pack.module,
         evaluation={**pack.evaluation, "precision": precision, "figures_are_of": pack.digest},
-        confidence=manifest.confidence if calibrated else None,
+        confidence=manifest.confidence,
     )
 
 
@@ -230,7 +231,7 @@ def _in_steps(tensors: Mapping[str, torch.Tensor], keep_to: Pack, kept: Collecti
     found = {}
     for name, value in tensors.items():
         base = known.get(name)
-        if base is None or name in done or name.startswith(EXACT_PREFIXES) or value.numel() < MIN_VALUES:
+        if base is None or name in done or name.startswith(EXACT_PREFIX) or not _has_many(name, value):
             continue
         if value.dtype == base.dtype == torch.float32 and value.shape == base.shape:
             found[name] = torch.from_numpy(rounded(value.numpy(), base.numpy()))

@@ -1,6 +1,6 @@
 """Changes of weights in four bits: a float32 tensor told by its parent and a few small steps.
 
-The values are taken in groups of 64, in the order of the file. A group has one step, a power of two, and each value is
+The values are taken in groups of 128, in the order of the file. A group has one step, a power of two, and each value is
 its parent's plus -7 to 7 times that step, rounded once to float32. A power of two, because then whoever has both
 tensors finds the steps again: nothing but the tensors themselves is stored in a pack, and a delta stays exact.
 
@@ -18,7 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-GROUP = 64
+GROUP = 128
+LEAST_VALUES = 64
+"""Smaller tensors are not worth it."""
+
 MOST = 7
 _FINEST = 18
 _LEAST_POWER, _LARGEST_POWER = -110, 100

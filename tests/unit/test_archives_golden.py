@@ -12,14 +12,27 @@ from mmcl_edge.packs.keys import read_public_key
 from mmcl_edge.packs.precision import precision_of, reduced
 from mmcl_edge.packs.signing import require_signature
 from tests.builders import snapshot
-from tests.golden.make_archive_v1 import ARCHIVE, DELTA, FP16, INT8, KEY, SIGNED, child_contents, signed_contents
+from tests.golden.make_archive_v1 import (
+    ARCHIVE,
+    DELTA,
+    DELTA_INT4,
+    FP16,
+    INT8,
+    KEY,
+    SIGNED,
+    child_contents,
+    signed_contents,
+)
 
 DIGESTS = {
     SIGNED: "9a218ac21335f67a423d467e4dcbacec20206927724888693530cb6a9a4a9513",
-    FP16: "64b716fb0ddba76d0752ffea21d6855613470678673fbb16ae458081d7f21b24",
-    INT8: "bdf9d202d60fc139723df71719459dc6ab9b43bc93a1dc72bbddf24127cba916",
+    FP16: "2cbc62cefedcaca5773ecf55000fa08843f9803db2e00d50bb3650fa23a1b256",
+    INT8: "ad1ad2b000c2b438728a1986945aea46574219efde510acb05e3ccfde657737b",
 }
-DIGEST_DELTA = "099727532de3c82cec860b523981bee19f57eca24bd150d5378733a7f2779577"
+DIGESTS_OF_DELTAS = {
+    DELTA: "2c458d0651765392a22562664880b94b0f39752ecbd7639a52b93b9c9dc4e8b3",
+    DELTA_INT4: "d0de781a47722e1b20cf212cff03e61c8545757f904e4219b021ef8be74dcf6e",
+}
 
 
 @pytest.mark.parametrize(("folder", "digest"), DIGESTS.items(), ids=lambda value: getattr(value, "name", ""))
@@ -57,21 +70,29 @@ def test_the_archive_opens(tmp_path):
     assert snapshot(tmp_path / digest) == snapshot(SIGNED)
 
 
-def test_the_delta_opens(tmp_path):
-    assert read_archive(DELTA).delta.parent == DIGESTS[SIGNED]
-    digest = open_archive(DELTA, tmp_path, parent_of=lambda digest: SIGNED, expected_digest=DIGEST_DELTA)
+@pytest.mark.parametrize(("file", "digest"), DIGESTS_OF_DELTAS.items(), ids=lambda value: getattr(value, "name", ""))
+def test_the_deltas_open(tmp_path, file, digest):
+    assert read_archive(file).delta.parent == DIGESTS[SIGNED]
+    assert open_archive(file, tmp_path, parent_of=lambda digest: SIGNED, expected_digest=digest) == digest
     found, expected = read_pack(tmp_path / digest).tensors(), child_contents(SIGNED).tensors
-    assert (found["fusion.weight"] - expected["fusion.weight"]).abs().max() <= 9 / 127 / 2
+    change = (expected["fusion.weight"] - signed_contents().tensors["fusion.weight"]).abs().max()
+    assert (found["fusion.weight"] - expected["fusion.weight"]).abs().max() <= change / 7 + 9 / 127 / 2
     assert torch.equal(found["dtypes.bfloat16"], expected["dtypes.bfloat16"])
+
+
+def test_one_delta_tells_steps():
+    assert read_archive(DELTA_INT4).delta.in_steps == ("fusion.weight",)
+    assert read_archive(DELTA).delta.in_steps == ()
 
 
 def test_an_archive_has_the_same_bytes_today(tmp_path):
     """Equal content gives equal bytes, also after years: else two admins would publish two files for one pack."""
     write_archive(SIGNED, tmp_path / "archive")
     assert (tmp_path / "archive").read_bytes() == ARCHIVE.read_bytes()
-    child = tmp_path / open_archive(DELTA, tmp_path, parent_of=lambda digest: SIGNED)
-    write_archive(child, tmp_path / "delta", parent=SIGNED)
-    assert (tmp_path / "delta").read_bytes() == DELTA.read_bytes()
+    for file in DIGESTS_OF_DELTAS:
+        child = tmp_path / open_archive(file, tmp_path, parent_of=lambda digest: SIGNED)
+        write_archive(child, tmp_path / "delta", parent=SIGNED)
+        assert (tmp_path / "delta").read_bytes() == file.read_bytes()
 
 
 @pytest.mark.parametrize(("folder", "precision"), [(FP16, "fp16"), (INT8, "int8")])

@@ -111,15 +111,18 @@ def test_fp16_may_become_int8(pack, tmp_path):
     assert precision_of(read_pack(tmp_path / write_reduced(half, "int8", tmp_path)).entries) == "int8"
 
 
-@pytest.mark.parametrize(("precision", "kept"), [("fp16", True), ("int8", False)])
-def test_confidence_stays_only_with_fp16(tmp_path, precision, kept):
+@pytest.mark.parametrize("precision", ["fp16", "int8", "int4"])
+def test_confidence_stays_and_its_statistics_are_never_less_than_fp16(tmp_path, precision):
     pack = read_pack(tmp_path / write_pack(tmp_path, calibrated_contents()))
-    child = read_pack(tmp_path / write_reduced(pack, precision, tmp_path))
-    assert child.manifest.confidence == (pack.manifest.confidence if kept else None)
+    child = read_pack(tmp_path / write_reduced(pack, precision, tmp_path, keep_to=pack_without_confidence(tmp_path)))
+    assert child.manifest.confidence == pack.manifest.confidence
     found = {name for name in child.entries if name.startswith("confidence.")}
-    assert found == ({"confidence.means", "confidence.directions", "confidence.precision"} if kept else set())
-    if kept:
-        assert torch.equal(child.tensors()["confidence.means"], pack.tensors()["confidence.means"])
+    assert found == {"confidence.means:fp16", "confidence.directions:fp16", "confidence.precision"}
+    assert torch.equal(child.tensors()["confidence.means"], pack.tensors()["confidence.means"])
+
+
+def pack_without_confidence(folder):
+    return read_pack(folder / write_pack(folder, pack_contents(tensors=TENSORS)))
 
 
 @pytest.mark.parametrize("before", ["fp32", "fp16", "int8"])
@@ -154,7 +157,6 @@ def test_int4_tells_changes_in_steps_and_the_rest_as_int8(tmp_path):
     large = {name for name in moved if values[name].numel() >= 64}
     assert set(found.delta.in_steps) == large
     assert {"head.weight:int8", "head.weight:scale", "fusion.small:fp16"} <= set(small.entries)
-    assert small.manifest.confidence is None
     tensors = small.tensors()
     for name in large:
         change, error = values[name] - TENSORS[name], tensors[name] - values[name]
