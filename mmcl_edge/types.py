@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 AUDIO = "audio"
 FRAMES = "frames"
 MOTION = "motion"
+TEXT = "text"
 SAMPLE_RATE_HZ = 16_000
 """The rate at which every stage after decoding sees sound."""
 MOTION_RATE_HZ = 50
@@ -78,7 +79,8 @@ class Backbone(Protocol):
     def stem(self, x: torch.Tensor) -> torch.Tensor:
         """Raw input to the first features.
 
-        Audio: waveform ``(B, samples)``; frames: pixels 0-255 ``(B, 3, H, W)``; motion: ``(B, channels, samples)``.
+        Audio: waveform ``(B, samples)``; frames: pixels 0-255 ``(B, 3, H, W)``; motion: ``(B, channels, samples)``;
+        text: token ids ``(B, N)`` int64.
         """
         ...
 
@@ -93,7 +95,7 @@ class Backbone(Protocol):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Sample:
-    """One decoded example: a sound, a picture or short video, motion of a body, or several of them.
+    """One decoded example: a sound, a picture or short video, motion of a body, a text, or several of them.
 
     Attributes:
         audio: mono waveform ``(samples,)`` float32 in [-1, 1] at 16 kHz, or ``None``.
@@ -101,7 +103,7 @@ class Sample:
         label: class name, or ``None`` when unknown.
         source: where it came from, for messages (a file name, never an absolute path in packs).
         motion: sensor readings ``(samples, channels)`` float32 at 50 Hz, or ``None``.
-        text: what is said or written, or ``None``; no backbone reads it yet.
+        text: what is said or written, or ``None``.
     """
 
     audio: NDArray[np.float32] | None

@@ -11,8 +11,12 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from mmcl_edge.data.readers.audiocaps import read_audiocaps
 from mmcl_edge.data.readers.ave import AVE_CIL_TASKS, AVE_SUPER_CLASSES, read_ave, read_ave_dil
-from mmcl_edge.data.readers.built import read_av21, read_digits
+from mmcl_edge.data.readers.built import STAMP_MODALITIES, read_av21, read_digits, read_stamps
+from mmcl_edge.data.readers.clotho import read_clotho
+from mmcl_edge.data.readers.cmg import read_cmg
+from mmcl_edge.data.readers.flickr8k import read_flickr8k
 from mmcl_edge.data.readers.folders import PREFIX, read_folders
 from mmcl_edge.data.readers.index_files import DATA_VARIABLE
 from mmcl_edge.data.readers.kinetics_sounds import read_kinetics_sounds
@@ -20,6 +24,7 @@ from mmcl_edge.data.readers.rows import DatasetReader, IndexedReader, Row, selec
 from mmcl_edge.data.readers.samsemo import read_samsemo
 from mmcl_edge.data.readers.uestc_mmea import UestcSettings, read_uestc_mmea
 from mmcl_edge.data.readers.vggsound import read_vggsound100
+from mmcl_edge.data.readers.vggsound_avel import read_vggsound_avel
 from mmcl_edge.errors import InputError
 
 __all__ = [
@@ -27,11 +32,13 @@ __all__ = [
     "AVE_SUPER_CLASSES",
     "DATA_VARIABLE",
     "READERS",
+    "STAMP_MODALITIES",
     "DatasetReader",
     "IndexedReader",
     "Row",
     "UestcSettings",
     "open_dataset",
+    "read_cmg",
     "read_folders",
     "read_uestc_mmea",
     "select",
@@ -40,6 +47,7 @@ __all__ = [
 READERS: dict[str, Callable[[Path], DatasetReader]] = {
     "av21": read_av21,
     "digits": read_digits,
+    "stamps": read_stamps,
     "folders": read_folders,
     "ave": read_ave,
     "ave_dil": read_ave_dil,
@@ -47,6 +55,10 @@ READERS: dict[str, Callable[[Path], DatasetReader]] = {
     "vggsound100": read_vggsound100,
     "uestc_mmea": read_uestc_mmea,
     "samsemo": read_samsemo,
+    "audiocaps": read_audiocaps,
+    "clotho": read_clotho,
+    "flickr8k": read_flickr8k,
+    "vggsound_avel": read_vggsound_avel,
 }
 """Name of a dataset to what opens it under a root folder."""
 

@@ -111,6 +111,65 @@ def make_samsemo(root: Path) -> None:
     text(root / "samsemo/samsemo.tsv", *table)
 
 
+def make_stamps(root: Path) -> None:
+    head = "id,category,caption,image,sound,speech_recorded,speech_synth,split,group,synth_voice,synth_wpm"
+    lines = [
+        "frog,animals,A frog.,image/frog.jpg,sound/frog.flac,speech_recorded/frog.flac,speech_synth/frog.flac,train,g0"
+    ]
+    lines += ["frog_1,animals,A frog.,image/frog_1.jpg,,,speech_synth/frog.flac,train,g0"]
+    lines += ['kite,toys,"A red, flying kite.",image/kite.jpg,,,speech_synth/kite.flac,test,g1']
+    text(root / "stamps/index.csv", head, *(f"{line},en-us,165" for line in lines))
+    for folder in ("image", "sound", "speech_recorded", "speech_synth"):
+        (root / "stamps" / folder).mkdir()
+    for name in ("frog", "frog_1", "kite"):
+        write_picture(root / f"stamps/image/{name}.jpg")
+    for name in ("sound/frog", "speech_recorded/frog", "speech_synth/frog", "speech_synth/kite"):
+        write_sound(root / f"stamps/{name}.flac", tone(0.2))
+
+
+def make_audiocaps(root: Path) -> None:
+    head = "audiocap_id,youtube_id,start_time,caption"
+    for split, (first, video) in zip(SPLITS, ((11, "a-1"), (21, "b_2"), (31, "c3")), strict=True):
+        again = (
+            [f'{first + 1},{video},30,"A horn, again"'] if split != "train" else [f"{first + 1},{video}x,0,Rain falls"]
+        )
+        text(root / f"audiocaps/{split}.csv", head, f"{first},{video},30,A car horn blows", *again)
+        (root / f"audiocaps/{split}").mkdir()
+        write_sound(root / f"audiocaps/{split}/{first}.wav", tone(0.3))
+    write_sound(root / "audiocaps/train/12.wav", tone(0.3))
+
+
+def make_clotho(root: Path) -> None:
+    head = "file_name," + ",".join(f"caption_{number}" for number in range(1, 6))
+    for part in ("development", "validation", "evaluation"):
+        lines = [f'{part} (1) rain.wav,Rain falls,"Rain, on a roof",It rains,It rains,Water drips']
+        lines += [f"{part}2.wav,A door shuts,A door,Shutting,Someone closes a door,Bang"]
+        text(root / f"clotho/clotho_captions_{part}.csv", head, *lines)
+        (root / f"clotho/{part}").mkdir()
+        for line in lines:
+            write_sound(root / "clotho" / part / line.split(",")[0], tone(0.3))
+
+
+def make_flickr8k(root: Path) -> None:
+    names = {"train": ["1_a.jpg", "2_b.jpg"], "dev": ["3_c.jpg"], "test": ["4_d.jpg"]}
+    lines = [f"{name}#{n}\tA dog , number {n} ." for part in names.values() for name in part for n in range(5)]
+    text(root / "flickr8k/Flickr8k.token.txt", *lines, "9_other.jpg#0\tA picture of no split .")
+    (root / "flickr8k/Flicker8k_Dataset").mkdir()
+    for part, members in names.items():
+        text(root / f"flickr8k/Flickr_8k.{part}Images.txt", *members)
+        for name in members:
+            write_picture(root / "flickr8k/Flicker8k_Dataset" / name)
+
+
+def make_avel(root: Path) -> None:
+    rows = [("dog barking", "v-1_000030", "train"), ('"engine, idling"', "v2", "val"), ("dog barking", "v3", "test")]
+    text(root / "vggsound_avel/vggsound-avel40k.csv", "category,video_id,split", *(",".join(row) for row in rows))
+    text(root / "vggsound_avel/vggsoundCategories2Prompts.csv", "label,prompt", "dog barking,A dog barks at something")
+    text(root / "vggsound_avel/VggsoundAVEL40kCategories.txt", "engine, idling", "dog barking")
+    for _, name, _ in rows:
+        video(root / f"vggsound_avel/video/{name}.mp4")
+
+
 @dataclass(frozen=True)
 class Layout:
     """A tiny copy of a dataset, what it must show, and what may go wrong in it.
@@ -220,6 +279,70 @@ LAYOUTS = {
         "../../x",
         "not_in_the_table_1",
         "samsemo/data/EN/entrain_1/video.mp4",
+    ),
+    "stamps": Layout(
+        make_stamps,
+        ("train", "test"),
+        ("animals", "toys"),
+        ("image", "sound", "speech_recorded", "speech_synth"),
+        ("frames", "text"),
+        "put it there",
+        "stamps/index.csv",
+        "x,animals,A cat.,../x.jpg,,,,train,g2,,",
+        "x,animals,A cat.,image/x.jpg",
+        "stamps/image/frog.jpg",
+    ),
+    "audiocaps": Layout(
+        make_audiocaps,
+        SPLITS,
+        (),
+        ("",),
+        ("audio", "text"),
+        "cdjkim/audiocaps",
+        "audiocaps/train.csv",
+        "13,../x,0,A bell",
+        "13,x",
+        "audiocaps/train/12.wav",
+        told=True,
+    ),
+    "clotho": Layout(
+        make_clotho,
+        SPLITS,
+        (),
+        ("",),
+        ("audio", "text"),
+        "Zenodo",
+        "clotho/clotho_captions_development.csv",
+        "../x.wav,a,b,c,d,e",
+        "x.wav,a,b",
+        "clotho/development/development2.wav",
+        told=True,
+    ),
+    "flickr8k": Layout(
+        make_flickr8k,
+        SPLITS,
+        (),
+        ("",),
+        ("frames", "text"),
+        "Flickr8k",
+        "flickr8k/Flickr8k.token.txt",
+        "../x.jpg#0\tA cat .",
+        "x.jpg#0",
+        "flickr8k/Flicker8k_Dataset/1_a.jpg",
+        told=True,
+    ),
+    "vggsound_avel": Layout(
+        make_avel,
+        SPLITS,
+        ("engine, idling", "dog barking"),
+        ("",),
+        ("audio", "frames", "text"),
+        "jasongief/CPSP",
+        "vggsound_avel/vggsound-avel40k.csv",
+        "dog barking,../x,train",
+        "dog barking,x",
+        "vggsound_avel/video/v3.mp4",
+        told=True,
     ),
 }
 

@@ -118,6 +118,18 @@ def plain(path: Path, number: int, value: str, what: str) -> str:
     return value
 
 
+def inner_path(path: Path, number: int, value: str, what: str) -> str:
+    """``value``, if it is the relative path of a file inside the dataset's folder, with ``/`` between its parts.
+
+    Raises:
+        InputError: empty, absolute, leading out, or not printable.
+    """
+    parts = value.split("/")
+    if "\\" in value or not value.isprintable() or any(part in ("", ".", "..") for part in parts):
+        raise broken_line(path, number, f"a relative path {what}", f"it is {value!r}")
+    return value
+
+
 def whole(path: Path, number: int, value: str, what: str) -> int:
     """``value`` as a number of whole seconds, from 0.
 

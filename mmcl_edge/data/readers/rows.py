@@ -19,13 +19,14 @@ class Row:
 
     Attributes:
         id: unique within the dataset.
-        label: class name.
+        label: class name; empty in sets of captions, which have no classes.
         split: ``train``, ``val`` or ``test``, fixed by the dataset.
         group: rows of one group share a recording; validation folds keep groups whole.
         domain: name of the domain (speaker, condition), or ``""`` where there is only one.
         item: its files.
-        text: what is said in it, where the dataset has transcripts.
+        text: what is said in it, or the first of what people wrote of it, where the dataset has that.
         labels: all its classes, where the dataset gives several; ``label`` is the first.
+        captions: all that people wrote of it; ``text`` is the first.
     """
 
     id: str
@@ -36,6 +37,7 @@ class Row:
     item: MediaItem
     text: str | None = None
     labels: tuple[str, ...] = ()
+    captions: tuple[str, ...] = ()
 
 
 class DatasetReader(Protocol):
@@ -89,8 +91,8 @@ class IndexedReader:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Class names in the order of the index."""
-        return tuple(dict.fromkeys(row.label for row in self.rows))
+        """Class names in the order of the index; none in sets of captions."""
+        return tuple(dict.fromkeys(row.label for row in self.rows if row.label))
 
     @property
     def domains(self) -> tuple[str, ...]:

@@ -1,0 +1,300 @@
+"""Pair folders: files with captions, as a person lays them out, read, checked, digested and decoded.
+
+Two layouts, told apart by the file ``captions.csv``::
+
+    DIR/<name>.flac, .wav, .jpg, .png, .mp4 ...  and  DIR/<name>.txt        one caption a line; sub-folders are read too
+    DIR/captions.csv (file,caption)  and the files that it names            several lines may name one file
+
+Rules, performed in this order by ``read_pairs``, each refusing before anything is decoded:
+1. The modality is known, and the folder exists; no link in it leads out.
+2. ``captions.csv`` has the columns ``file`` and ``caption``, and names files of the folder that are there.
+3. No caption is empty: no blank cell, no blank ``.txt``.
+4. At least ``min_pairs`` files of the modality have a caption.
+
+What has no partner (a file without a caption, a caption without a file), and files of other kinds, are counted and
+named in ``skipped``; hidden files are not seen. Everything is in sorted order.
+"""
+
+from __future__ import annotations
+
+import logging
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mmcl_edge.data.crossmodal import KINDS, PairSet, carrier_of, check_modalities, pair_set
+from mmcl_edge.data.items import MediaItem, kind_of
+from mmcl_edge.data.media import load_sample
+from mmcl_edge.data.readers.index_files import inner_path, read_lines, read_table
+from mmcl_edge.errors import InputError, MediaError, TaskDataError
+from mmcl_edge.fileio import canonical_json, sha256_bytes, sha256_file
+from mmcl_edge.types import AUDIO, TEXT, Sample
+
+CAPTIONS_NAME = "captions.csv"
+CAPTION_SUFFIX = ".txt"
+LAYOUT = "DIR/<name>.<flac, jpg, mp4, ...> with DIR/<name>.txt, or with DIR/captions.csv (file,caption)"
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class PairItem:
+    """One pair, not decoded yet.
+
+    Attributes:
+        path: the file of the modality.
+        source: its path inside the folder, with ``/`` between the parts.
+        captions: one or more.
+    """
+
+    path: Path
+    source: str
+    captions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Unpaired:
+    """A file that is no pair, by its path inside the folder, and why."""
+
+    source: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PairFolder:
+    """A checked pair folder.
+
+    Attributes:
+        modality: what is paired with text.
+        items: the pairs, by source.
+        skipped: what is no pair.
+        digest: sha256 over the modality and the sorted (source, file sha256, captions).
+        min_pairs: how many pairs there must be, also after corrupt files were skipped.
+    """
+
+    modality: str
+    items: tuple[PairItem, ...]
+    skipped: tuple[Unpaired, ...]
+    digest: str
+    min_pairs: int
+
+
+def read_pairs(folder: Path, modality: str, mediator: str = TEXT, *, min_pairs: int = 2) -> PairFolder:
+    """Read the pairs in ``folder`` (the rules stand in the module docstring). Nothing is decoded.
+
+    Args:
+        folder: what holds the files and their captions.
+        modality: of the files.
+        mediator: text; folders hold no other.
+        min_pairs: least number of pairs.
+
+    Raises:
+        InputError: a modality is unknown, or the mediator is not text.
+        TaskDataError: any other rule fails; the message names the file.
+    """
+    check_modalities(modality, mediator)
+    if carrier_of(mediator) != TEXT:
+        raise InputError(
+            f"Expected text as the mediator of a pair folder, but {mediator!r} was asked for; "
+            "use mmcl_edge.data.crossmodal.pair_set for other pairs."
+        )
+    if not folder.is_dir():
+        raise TaskDataError(
+            f"Expected a pair folder ({LAYOUT}) at {folder}, but there is none; make it or pass --data."
+        )
+    files = _files(folder)
+    table = folder / CAPTIONS_NAME
+    captions = _from_table(table, folder, files) if CAPTIONS_NAME in files else _from_notes(files)
+    items, skipped = [], []
+    for source, path in files.items():
+        if source == CAPTIONS_NAME:
+            continue
+        reason = _why_not(path, source, captions, modality)
+        if reason is None:
+            items.append(PairItem(path, source, tuple(dict.fromkeys(captions[source]))))
+        elif reason:
+            skipped.append(Unpaired(source, reason))
+    _check_count(len(items), min_pairs, modality, folder, skipped)
+    if skipped:
+        _log.warning(
+            "%s: %d files are in no pair and are left out, such as %s.", folder, len(skipped), skipped[0].source
+        )
+    return PairFolder(modality, tuple(items), tuple(skipped), _digest(modality, items), min_pairs)
+
+
+def decode_pairs(
+    folder: PairFolder,
+    *,
+    max_frames: int = 4,
+    transform: Callable[[Sample], Sample] | None = None,
+    on_skip: Callable[[PairItem, MediaError], None] | None = None,
+) -> tuple[PairSet, tuple[Unpaired, ...]]:
+    """Decode every pair; corrupt files are skipped and reported.
+
+    Args:
+        folder: from ``read_pairs``.
+        max_frames: at most so many frames of a video.
+        transform: applied to each sample as soon as it is decoded.
+        on_skip: called for each pair that cannot be decoded.
+
+    Returns:
+        The pair set in the order of the items (``source`` is the path inside the folder), and what was skipped.
+
+    Raises:
+        TaskDataError: after skipping, fewer than ``folder.min_pairs`` are left.
+    """
+    samples, captions, skipped = [], [], []
+    for item in folder.items:
+        try:
+            sample = decode_file(item.path, folder.modality, source=item.source, max_frames=max_frames)
+        except MediaError as error:
+            skipped.append(Unpaired(item.source, str(error)))
+            _log.warning("Skipped: %s", error)
+            if on_skip is not None:
+                on_skip(item, error)
+        else:
+            named = replace(sample, text=item.captions[0])
+            samples.append(transform(named) if transform else named)
+            captions.append(item.captions)
+    _check_count(len(samples), folder.min_pairs, folder.modality, None, skipped)
+    return pair_set(samples, folder.modality, captions=captions), tuple(skipped)
+
+
+def decode_file(path: Path, modality: str, *, source: str | None = None, max_frames: int = 4) -> Sample:
+    """One file as a sample that holds ``modality`` alone; of a video, its frames.
+
+    Args:
+        path: of a kind that holds the modality; a text is a file of UTF-8.
+        modality: one of ``MODALITIES``.
+        source: what the sample is called; ``None`` takes the file's name.
+        max_frames: at most so many frames of a video.
+
+    Raises:
+        InputError: the modality is unknown, or the file of another kind.
+        MediaError: the file is missing, empty or corrupt.
+    """
+    name = path.name if source is None else source
+    if carrier_of(modality) == TEXT:
+        return Sample(None, None, source=name, text=read_note(path))
+    kind = kind_of(path)
+    if kind not in KINDS[modality]:
+        raise InputError(f"{path}: expected {' or '.join(KINDS[modality])} to hold {modality}, but its kind is {kind}.")
+    parts = {"audio": "audio", "picture": "picture", "video": "video", "motion": "motion"}
+    sample = load_sample(MediaItem(None, path.stem, **{parts[kind]: path}), max_frames=max_frames)
+    return replace(sample, audio=sample.audio if carrier_of(modality) == AUDIO else None, source=name)
+
+
+MAX_TEXT_BYTES = 1 << 20
+
+
+def read_note(path: Path) -> str:
+    """The text of a file of UTF-8.
+
+    Raises:
+        MediaError: missing, larger than 1 MiB, not UTF-8, or blank.
+    """
+    if not path.is_file() or path.stat().st_size > MAX_TEXT_BYTES:
+        raise MediaError(f"{path}: expected a text of at most 1 MiB, but there is none; check the path.")
+    try:
+        text = path.read_text(encoding="utf-8-sig").strip()
+    except UnicodeDecodeError as error:
+        raise MediaError(
+            f"{path}: expected text in UTF-8, but it does not parse ({error}); save it as UTF-8."
+        ) from error
+    if not text:
+        raise MediaError(f"{path}: expected a text, but it is empty; write something in it, or leave it out.")
+    return text
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """Source to path of every file that is not hidden, sorted."""
+    found = {}
+    for path in folder.rglob("*"):
+        inside = path.relative_to(folder)
+        if any(part.startswith(".") for part in inside.parts):
+            continue
+        if not str(inside).isprintable():
+            raise TaskDataError(f"{str(path)!r} should have a printable UTF-8 name, but it has not; rename it.")
+        if path.is_symlink() and not (path.exists() and path.resolve().is_relative_to(folder.resolve())):
+            raise TaskDataError(
+                f"{path} should be inside the pair folder, but it is a link that leads out; copy it there."
+            )
+        if path.is_file():
+            found[unicodedata.normalize("NFC", inside.as_posix())] = path
+    return dict(sorted(found.items()))
+
+
+def _from_table(table: Path, folder: Path, files: dict[str, Path]) -> dict[str, list[str]]:
+    try:
+        lines = read_table(table, ("file", "caption"))
+        captions: dict[str, list[str]] = {}
+        for number, line in lines:
+            source = unicodedata.normalize("NFC", inner_path(table, number, line["file"], "of a file in the folder"))
+            if source not in files:
+                raise TaskDataError(
+                    f"{table}, line {number}: expected a file of {folder}, but {source} is not there; "
+                    "add the file, or remove the line."
+                )
+            if not line["caption"]:
+                raise TaskDataError(
+                    f"{table}, line {number}: expected a caption of {source}, but it is empty; "
+                    "write what the file shows or says, or remove the line."
+                )
+            captions.setdefault(source, []).append(line["caption"])
+    except TaskDataError:
+        raise
+    except InputError as error:
+        raise TaskDataError(str(error).replace("restore the index that came with the dataset", "correct it")) from error
+    return captions
+
+
+def _from_notes(files: dict[str, Path]) -> dict[str, list[str]]:
+    """Captions by source, from the ``.txt`` of the same stem."""
+    captions = {}
+    for source, path in files.items():
+        note = files.get(_note_of(source))
+        if note is None or note == path or kind_of(path) is None:
+            continue
+        try:
+            said = [line for _, line in read_lines(note)]
+        except InputError as error:
+            raise TaskDataError(f"{error} Save it as UTF-8.") from error
+        if not said:
+            raise TaskDataError(
+                f"{note}: expected a caption of {source}, but it is empty; "
+                "write what the file shows or says, or remove both."
+            )
+        captions[source] = said
+    return captions
+
+
+def _note_of(source: str) -> str:
+    return str(Path(source).with_suffix(CAPTION_SUFFIX).as_posix())
+
+
+def _why_not(path: Path, source: str, captions: dict[str, list[str]], modality: str) -> str | None:
+    """Why a file is no pair; ``None`` where it is one, and nothing to say for the caption of one."""
+    suffix = path.suffix.lower()
+    if suffix == CAPTION_SUFFIX:
+        stem = source[: -len(suffix)]
+        return "" if any(one.rpartition(".")[0] == stem for one in captions) else "a caption without its file"
+    kind = kind_of(path)
+    if kind not in KINDS[modality]:
+        return f"not a file of {modality}"
+    return None if source in captions else "no caption"
+
+
+def _check_count(found: int, least: int, modality: str, folder: Path | None, skipped: Sequence[Unpaired]) -> None:
+    if found >= least:
+        return
+    first = f" (such as {skipped[0].source}: {skipped[0].reason})" if skipped else ""
+    place = "after skipping files that cannot be decoded" if folder is None else f"in {folder}"
+    raise TaskDataError(
+        f"Expected at least {least} pairs of {modality} and text {place}, but found {found}, with {len(skipped)} files "
+        f"in no pair{first}; the layout is {LAYOUT}."
+    )
+
+
+def _digest(modality: str, items: Sequence[PairItem]) -> str:
+    entries = [[item.source, sha256_file(item.path), list(item.captions)] for item in items]
+    return sha256_bytes(canonical_json([modality, entries]))
