@@ -1,7 +1,8 @@
 """Merging many packs against ``mergekit-pytorch``: time, peak memory, and whether the results agree.
 
 Packs of about 2 MB are made: one base, and others that differ from it by noise, as devices that were adapted from one
-release do. Each contestant is a process of its own; they take turns, and the figure to trust is the ratio of a turn.
+release do. Each contestant is a process of its own; they take turns, and the figure to trust is the ratio of a
+turn; on a busy machine that of processor seconds.
 Beside the linear mean (mergekit: ``linear``) stands TIES of density 0.2 (mergekit: ``ties``), both of equal weights.
 mergekit reads tensors alone; ours also verifies every pack (digests, layout, finite values) and reads the result back.
 
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from safetensors.numpy import load_file
@@ -29,11 +31,18 @@ from mmcl_edge.packs import Expert, PackContents, Parent, write_pack
 from mmcl_edge.packs.manifest import TENSORS_NAME
 
 TARGETS = {"mean": {"time_ratio": 0.3, "peak_mb": 300}, "ties": {"time_ratio": 0.25, "peak_mb": 600}}
-OTHERS = ("median",)
 DENSITY = 0.2
 BLOCKS, EXPERTS, WIDTHS, RANK = 4, 8, {"audio": 24, "frames": 40}, 16
 NOISE = 0.1
 OURS = "from mmcl_edge.commands.merge import command; command()"
+
+
+class Turn(NamedTuple):
+    """Wall and processor seconds, and the peak of resident memory in MiB, of one process."""
+
+    wall_s: float
+    cpu_s: float
+    peak_mb: float
 
 
 def main() -> None:
@@ -41,16 +50,16 @@ def main() -> None:
     made.add_argument("--peer", help="mergekit-pytorch; without it only ours is measured")
     made.add_argument("--packs", type=int, default=500)
     made.add_argument("--rounds", type=int, default=3)
+    made.add_argument("--methods", default="mean,ties,median", help="of mean, ties (with the peer) and median")
     made.add_argument("--folder", type=Path, help="where packs are made; default: a temporary folder")
     arguments = made.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder = Path(name)
         base, packs = make_packs(folder / "packs", arguments.packs)
         size = sum((pack / TENSORS_NAME).stat().st_size for pack in packs)
-        for method in TARGETS:
-            compare(method, base, packs, folder, arguments.rounds, arguments.peer, mean_mb=size / len(packs) / 1e6)
-        for method in OTHERS:
-            compare(method, base, packs, folder, arguments.rounds, None, mean_mb=size / len(packs) / 1e6)
+        for method in arguments.methods.split(","):
+            peer = arguments.peer if method in TARGETS else None
+            compare(method, base, packs, folder, arguments.rounds, peer, mean_mb=size / len(packs) / 1e6)
 
 
 def make_packs(folder: Path, count: int) -> tuple[Path, list[Path]]:
@@ -100,7 +109,7 @@ def compare(
     method: str, base: Path, packs: list[Path], folder: Path, rounds: int, peer: str | None, *, mean_mb: float
 ) -> None:
     """Turns of both; one row."""
-    turns: dict[str, list[tuple[float, float]]] = {"ours": [], "mergekit": []}
+    turns: dict[str, list[Turn]] = {"ours": [], "mergekit": []}
     results: dict[str, Path] = {}
     for _ in range(rounds):
         out = folder / "ours"
@@ -115,11 +124,13 @@ def compare(
     row: dict[str, object] = {"packs": len(packs), "pack_mb": round(mean_mb, 2), "method": method}
     for name, values in turns.items():
         if values:
-            row[f"{name}_s"] = round(statistics.median(value for value, _ in values), 2)
-            row[f"{name}_peak_mb"] = round(statistics.median(peak for _, peak in values))
+            row[f"{name}_s"] = round(statistics.median(turn.wall_s for turn in values), 2)
+            row[f"{name}_cpu_s"] = round(statistics.median(turn.cpu_s for turn in values), 2)
+            row[f"{name}_peak_mb"] = round(statistics.median(turn.peak_mb for turn in values))
     if turns["mergekit"]:
-        pairs = zip(turns["ours"], turns["mergekit"], strict=True)
-        row["time_ratio"] = round(statistics.median(one[0] / other[0] for one, other in pairs), 3)
+        pairs = list(zip(turns["ours"], turns["mergekit"], strict=True))
+        row["time_ratio"] = round(statistics.median(one.wall_s / other.wall_s for one, other in pairs), 3)
+        row["cpu_ratio"] = round(statistics.median(one.cpu_s / other.cpu_s for one, other in pairs), 3)
         row |= difference(results["ours"], results["mergekit"])
         row["targets"] = TARGETS[method]
     load = round(os.getloadavg()[0], 1)
@@ -143,8 +154,8 @@ def theirs(method: str, base: Path, packs: list[Path]) -> dict[str, object]:
     return {"merge_method": "ties", "models": models, "base_model": start, "parameters": parameters, "dtype": "float32"}
 
 
-def measured(command: list[str]) -> tuple[float, float]:
-    """Seconds and peak resident megabytes of a process."""
+def measured(command: list[str]) -> Turn:
+    """What a process took."""
     started = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     assert process.stderr is not None
@@ -153,7 +164,9 @@ def measured(command: list[str]) -> tuple[float, float]:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:
         raise SystemExit(f"{' '.join(command[:3])} ended with {process.returncode}:\n{errors.decode()[-2000:]}")
-    return time.perf_counter() - started, usage.ru_maxrss / 1024
+    turn = Turn(time.perf_counter() - started, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+    print(f"{Path(command[0]).name}: {turn}", file=sys.stderr, flush=True)
+    return turn
 
 
 def difference(one: Path, other: Path) -> dict[str, float]:
