@@ -20,74 +20,47 @@ from __future__ import annotations
 
 import os
 import re
-import stat
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import platformdirs
-from pydantic import Field, ValidationError, model_validator
 
-from mmcl_edge.errors import IntegrityError, KeyFileError
-from mmcl_edge.fileio import fsync_folder, pretty_json, read_bounded, storage_errors, write_atomic
-from mmcl_edge.packs.manifest import validation_sentence
-from mmcl_edge.types import FrozenModel
+from mmcl_edge.errors import KeyFileError
+from mmcl_edge.fileio import fsync_folder, pretty_json, storage_errors, write_atomic
+from mmcl_edge.packs.private_keys import (
+    ENCRYPTED,
+    KEY_VARIABLE,
+    from_environment,
+    load_private,
+    pem,
+    read_private,
+    variable,
+)
+from mmcl_edge.packs.public_keys import NAME_PATTERN, PublicKey, read_public_key
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    from securesystemslib.signer import CryptoSigner, SSlibKey
+    from securesystemslib.signer import CryptoSigner
+
+__all__ = [
+    "DEVICE_KEY",
+    "KEYS_VARIABLE",
+    "KEY_VARIABLE",
+    "KeyStore",
+    "PublicKey",
+    "device_keys_folder",
+    "read_public_key",
+    "release_keys_folder",
+]
 
 KEYS_VARIABLE = "MMCL_EDGE_KEYS"
-KEY_VARIABLE = "MMCL_EDGE_KEY_"
-"""Followed by a key's name in capitals, dashes as underscores: the private part itself, in PEM."""
-
 DEVICE_KEY = "device"
-MAX_PUBLIC_BYTES = 4096
-MAX_PRIVATE_BYTES = 16384
 KEY_ID_CHARS = 16
 """Letters of a key id in the file names of keys that have ended."""
 
-_NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
-_ENCRYPTED = b"BEGIN ENCRYPTED PRIVATE KEY"
-
-Status = Literal["active", "rotated", "revoked"]
-
-
-class PublicKey(FrozenModel):
-    """The public part of a key: contents of ``<name>.pub.json``, and what a fleet is given to enrol a device."""
-
-    schema_version: Literal[1] = 1
-    name: str = Field(pattern=rf"^{_NAME.pattern}$")
-    keyid: str = Field(pattern=r"^[0-9a-f]{64}$", description="sha256 of the public part.")
-    keytype: Literal["ed25519"] = "ed25519"
-    public: str = Field(pattern=r"^[0-9a-f]{64}$", description="The 32 bytes of the public key.")
-    made: str = Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$", description="When it was made, UTC.")
-    status: Status = "active"
-    ended: str | None = Field(None, pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$", description="When it ended, UTC.")
-
-    @model_validator(mode="after")
-    def _consistent(self) -> PublicKey:
-        if self.key.keyid != self.keyid:
-            raise ValueError(f"the key id should be {self.key.keyid[:16]}..., but is {self.keyid[:16]}...")
-        if (self.status == "active") != (self.ended is None):
-            raise ValueError("a key has an end exactly where its status is not 'active'")
-        return self
-
-    @property
-    def key(self) -> SSlibKey:
-        """The key as securesystemslib and python-tuf take it."""
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-        from securesystemslib.signer import SSlibKey
-
-        return SSlibKey.from_crypto(Ed25519PublicKey.from_public_bytes(bytes.fromhex(self.public)))
-
-    @property
-    def fingerprint(self) -> str:
-        """The first 128 bits of the key id in groups of four, to be compared by eye or by telephone."""
-        return " ".join(self.keyid[start : start + 4] for start in range(0, 32, 4))
+_NAME = re.compile(NAME_PATTERN)
 
 
 def release_keys_folder() -> Path:
@@ -99,24 +72,6 @@ def release_keys_folder() -> Path:
 def device_keys_folder(trust_path: Path) -> Path:
     """Where the identity of a device is, in the folder ``trust`` of its workspace."""
     return trust_path / "keys"
-
-
-def read_public_key(file: Path) -> PublicKey:
-    """The public key in ``file``, checked against its own id.
-
-    Raises:
-        KeyFileError: missing, too large, or not a public key.
-    """
-    try:
-        return PublicKey.model_validate_json(read_bounded(file, MAX_PUBLIC_BYTES), strict=True)
-    except ValidationError as error:
-        problem = validation_sentence(error)
-        raise KeyFileError(
-            f"{file} should be a public key (NAME.pub.json), but is none: {problem}; "
-            "write it again with 'mmcl-edge keys show NAME --public-out FILE'."
-        ) from error
-    except IntegrityError as error:
-        raise KeyFileError(str(error)) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +119,7 @@ class KeyStore:
             KeyFileError: there is none, or it is broken.
         """
         self._check_name(name)
-        if _from_environment(name) is not None:
+        if from_environment(name) is not None:
             return _public_of(name, self.signer(name))
         file = self._public_file(name)
         if not file.is_file():
@@ -191,7 +146,7 @@ class KeyStore:
         Raises:
             KeyFileError: there is none, or other users could read it.
         """
-        return _ENCRYPTED in self._private(name, keyid)
+        return ENCRYPTED in self._private(name, keyid)
 
     def signer(self, name: str, passphrase: str | None = None, *, keyid: str | None = None) -> CryptoSigner:
         """What signs with the key ``name``.
@@ -207,8 +162,8 @@ class KeyStore:
         from securesystemslib.signer import CryptoSigner
 
         self._check_name(name)
-        signer = CryptoSigner(_load_private(self._private(name, keyid), passphrase, name))
-        if _from_environment(name) is None:
+        signer = CryptoSigner(load_private(self._private(name, keyid), passphrase, name))
+        if from_environment(name) is None:
             self._check_pair(name, keyid, signer.public_key.keyid)
         return signer
 
@@ -226,9 +181,9 @@ class KeyStore:
             KeyFileError: there is no such key.
             StorageError: the folder cannot be written.
         """
-        if _from_environment(name) is not None:
+        if from_environment(name) is not None:
             raise KeyFileError(
-                f"The key {name!r} is in the environment ({_variable(name)}), where it cannot be changed; "
+                f"The key {name!r} is in the environment ({variable(name)}), where it cannot be changed; "
                 "unset that, and make its successor where the environment comes from."
             )
         self._set_aside(self.public(name))
@@ -273,7 +228,7 @@ class KeyStore:
         signer = CryptoSigner.generate_ed25519()
         key = _public_of(name, signer)
         self._make_folder()
-        write_atomic(self._file(name), _pem(signer, passphrase), mode=0o600)
+        write_atomic(self._file(name), pem(signer, passphrase), mode=0o600)
         self._write_public(self._public_file(name), key)
         return key
 
@@ -297,7 +252,7 @@ class KeyStore:
             self._write_public(public, key)
 
     def _private(self, name: str, keyid: str | None, *, ended: bool = False) -> bytes:
-        environment = _from_environment(name)
+        environment = from_environment(name)
         if environment is not None and keyid is None:
             return environment
         current = self.public(name) if self._public_file(name).is_file() else None
@@ -307,7 +262,7 @@ class KeyStore:
                 f"make another with 'mmcl-edge keys new {name}'."
             )
         is_current = keyid is None or (current is not None and keyid == current.keyid)
-        return _read_private(self._file(name, None if is_current else keyid), name)
+        return read_private(self._file(name, None if is_current else keyid), name)
 
     def _check_pair(self, name: str, keyid: str | None, found: str) -> None:
         expected = keyid or self.public(name).keyid
@@ -339,63 +294,6 @@ def _now() -> str:
     return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _variable(name: str) -> str:
-    return KEY_VARIABLE + name.upper().replace("-", "_")
-
-
-def _from_environment(name: str, environment: Mapping[str, str] = os.environ) -> bytes | None:
-    found = environment.get(_variable(name))
-    return found.encode() if found else None
-
-
 def _public_of(name: str, signer: CryptoSigner) -> PublicKey:
     key = signer.public_key
     return PublicKey(name=name, keyid=key.keyid, public=key.keyval["public"], made=_now())
-
-
-def _pem(signer: CryptoSigner, passphrase: str | None) -> bytes:
-    from cryptography.hazmat.primitives.serialization import (
-        BestAvailableEncryption,
-        Encoding,
-        PrivateFormat,
-        load_pem_private_key,
-    )
-
-    if not passphrase:
-        return signer.private_bytes
-    key = load_pem_private_key(signer.private_bytes, None)
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(passphrase.encode()))
-
-
-def _read_private(file: Path, name: str) -> bytes:
-    if not file.is_file():
-        raise KeyFileError(
-            f"Expected the private part of the key {name!r} at {file}, but there is none; restore it, or set "
-            f"{_variable(name)} to its text."
-        )
-    if stat.S_IMODE(file.stat().st_mode) & 0o077:
-        raise KeyFileError(f"{file} could be read by other users; run 'chmod 600 {file}' and ask who has read it.")
-    try:
-        return read_bounded(file, MAX_PRIVATE_BYTES)
-    except IntegrityError as error:
-        raise KeyFileError(str(error)) from error
-
-
-def _load_private(pem: bytes, passphrase: str | None, name: str) -> Ed25519PrivateKey:
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
-    encrypted = _ENCRYPTED in pem
-    if encrypted and not passphrase:
-        raise KeyFileError(f"The key {name!r} needs its passphrase; set MMCL_EDGE_PASSPHRASE, or type it when asked.")
-    try:
-        key = load_pem_private_key(pem, passphrase.encode() if encrypted and passphrase else None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        hint = "the passphrase is wrong, or the file is damaged" if encrypted else "it is no private key in PEM"
-        raise KeyFileError(f"The private part of the key {name!r} cannot be read: {hint}; try again.") from error
-    if not isinstance(key, Ed25519PrivateKey):
-        raise KeyFileError(
-            f"The key {name!r} should be ed25519, but is another kind; make one with 'mmcl-edge keys new'."
-        )
-    return key
