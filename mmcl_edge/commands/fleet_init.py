@@ -164,10 +164,11 @@ def _ceremony(
 
 def _key(name: str, *, made: bool) -> Key:
     from mmcl_edge.commands.passphrase import passphrase_for
-    from mmcl_edge.packs.keys import KEY_VARIABLE, KeyStore, release_keys_folder
+    from mmcl_edge.packs.keys import KeyStore, release_keys_folder
+    from mmcl_edge.packs.private_keys import variable
 
     keys = KeyStore(release_keys_folder())
-    if made and name not in keys.names() and not os.environ.get(KEY_VARIABLE + name.upper()):
+    if made and name not in keys.names() and not os.environ.get(variable(name)):
         keys.new(name, passphrase_for(name, confirm=True))
     return public_key(name)
 

@@ -14,8 +14,8 @@ from mmcl_edge.errors import FleetError
 from mmcl_edge.fleet.layout import MAX_ARCHIVE_BYTES, ReleasedPack, archive_target, delta_target, target_path
 from mmcl_edge.fleet.store import Store
 from mmcl_edge.fleet.view import View
-from mmcl_edge.packs import Pack
-from mmcl_edge.packs.archive import open_archive, write_archive
+from mmcl_edge.packs import Pack, read_pack
+from mmcl_edge.packs.archive import archive_of, open_archive
 
 WORTH = 0.9
 """A delta is kept where it is smaller than this share of the whole archive."""
@@ -51,16 +51,13 @@ def carry(store: Store, pack: Pack, parents: dict[str, Path]) -> Carried:
         PackError: a pack is broken.
         StoreError: the store cannot be written.
     """
-    with tempfile.TemporaryDirectory(prefix="mmcl-edge-") as name:
-        file = Path(name) / "archive"
-        write_archive(pack.path, file)
-        whole = _upload(store, archive_target(pack.digest), file)
-        targets, deltas = [whole], {}
-        for digest, folder in parents.items():
-            write_archive(pack.path, file, parent=folder)
-            if file.stat().st_size < WORTH * whole.length:
-                targets.append(_upload(store, delta_target(pack.digest, digest), file))
-                deltas[digest] = targets[-1].length
+    whole = _upload(store, archive_target(pack.digest), archive_of(pack))
+    targets, deltas = [whole], {}
+    for digest, folder in parents.items():
+        delta = archive_of(pack, read_pack(folder, expected_digest=digest))
+        if len(delta) < WORTH * whole.length:
+            targets.append(_upload(store, delta_target(pack.digest, digest), delta))
+            deltas[digest] = len(delta)
     released = ReleasedPack(
         pack=pack.digest,
         version=pack.manifest.version,
@@ -71,9 +68,9 @@ def carry(store: Store, pack: Pack, parents: dict[str, Path]) -> Carried:
     return Carried(released, tuple(targets))
 
 
-def _upload(store: Store, target: str, file: Path) -> TargetFile:
-    if file.stat().st_size > MAX_ARCHIVE_BYTES:
-        raise FleetError(f"{target} would have {file.stat().st_size:,} bytes; at most {MAX_ARCHIVE_BYTES:,} are taken.")
-    info = TargetFile.from_file(target, str(file), ["sha256"])
-    store.put(target_path(target, info.hashes["sha256"]), file)
+def _upload(store: Store, target: str, data: bytes) -> TargetFile:
+    if len(data) > MAX_ARCHIVE_BYTES:
+        raise FleetError(f"{target} would have {len(data):,} bytes; at most {MAX_ARCHIVE_BYTES:,} are taken.")
+    info = TargetFile.from_data(target, data, ["sha256"])
+    store.put(target_path(target, info.hashes["sha256"]), data)
     return info

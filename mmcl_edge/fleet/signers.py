@@ -9,7 +9,8 @@ from typing import Any, Protocol
 from securesystemslib.signer import Key, Signer
 from tuf.api.metadata import Metadata
 
-from mmcl_edge.packs.keys import KEY_VARIABLE, KeyStore
+from mmcl_edge.packs.keys import KeyStore
+from mmcl_edge.packs.private_keys import KEY_VARIABLE
 
 
 class Signers(Protocol):

@@ -28,7 +28,7 @@ from mmcl_edge.fileio import atomic_folder, sha256_bytes, write_atomic
 from mmcl_edge.packs.archive_reader import MAX_ARCHIVE_BYTES, ORDER, ArchiveContents, is_archive, read_archive
 from mmcl_edge.packs.delta import DELTA_NAME, DELTA_TENSORS_NAME, Delta, apply_delta, make_delta
 from mmcl_edge.packs.manifest import MANIFEST_NAME, MAX_BYTES, SIGNATURES_NAME, TENSORS_NAME
-from mmcl_edge.packs.reader import holds_pack, read_pack
+from mmcl_edge.packs.reader import Pack, holds_pack, read_pack
 from mmcl_edge.packs.signing import joined, signature_bytes, verify_signatures
 from mmcl_edge.packs.ustar import archive_bytes
 
@@ -68,19 +68,27 @@ def write_archive(pack_folder: Path, file: Path, *, parent: Path | None = None) 
         StorageError: the file cannot be written.
     """
     pack = read_pack(pack_folder)
+    write_atomic(file, archive_of(pack, None if parent is None else read_pack(parent)))
+    return pack.digest
+
+
+def archive_of(pack: Pack, parent: Pack | None = None) -> bytes:
+    """The bytes of the archive of ``pack``, a verified one: whole, or what differs from ``parent``.
+
+    Raises:
+        SignatureError: its signature file is malformed, or of another pack.
+    """
     members = {name: (pack.path / name).read_bytes() for name in MAX_BYTES}
     signatures = signature_bytes(pack.path)
     if signatures is not None:
         verify_signatures(signatures, pack.manifest, pack.digest, ())
         members[SIGNATURES_NAME] = signatures
     if parent is not None:
-        base = read_pack(parent)
         delta, tensors = make_delta(
-            members.pop(TENSORS_NAME), (base.path / TENSORS_NAME).read_bytes(), parent_digest=base.digest
+            members.pop(TENSORS_NAME), (parent.path / TENSORS_NAME).read_bytes(), parent_digest=parent.digest
         )
         members |= {DELTA_NAME: delta.to_bytes(), DELTA_TENSORS_NAME: tensors}
-    write_atomic(file, archive_bytes((name, members[name]) for name in ORDER if name in members))
-    return pack.digest
+    return archive_bytes((name, members[name]) for name in ORDER if name in members)
 
 
 def open_archive(
