@@ -154,7 +154,7 @@ def new_learner(name: Contestant, bundle: Bundle) -> MmclLearner:
         backbones = torch_backbones(blocks=bundle.manifest.blocks)
     else:
         backbones = open_backbones(bundle, SessionFactory(ThreadPlan.for_machine(), provider="cpu"))
-    method, prepare = MethodConfig(), Preprocessor(bundle.manifest.inputs)
+    method, prepare = MethodConfig(), Preprocessor.of(bundle)
     model = new_model(backbones, method)
     features = FeatureCache(DiskFeatures(Path(tempfile.mkdtemp()), 1 << 30))
     learner = MmclLearner(model, method, preprocess=prepare, seed=0, labels=LABELS, experiences=1, features=features)

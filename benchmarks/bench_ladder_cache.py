@@ -98,7 +98,7 @@ def new_learner(bundle: Bundle, placement: str, epochs: int, features: FeatureCa
     method = MethodConfig(adapter=AdapterConfig(placement=placement), train=TrainConfig(epochs=epochs, min_steps=0))
     backbones = open_backbones(bundle, SessionFactory(ThreadPlan.for_machine(), provider="cpu"))
     model = build_model(method.adapter, method.head, backbones, generator=torch.Generator().manual_seed(0))
-    return MmclLearner(model, method, preprocess=Preprocessor(bundle.manifest.inputs), seed=0, features=features)
+    return MmclLearner(model, method, preprocess=Preprocessor.of(bundle), seed=0, features=features)
 
 
 def samples(count: int, *, seed: int) -> list[Sample]:

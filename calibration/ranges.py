@@ -123,7 +123,7 @@ class _Run:
         self.reduce_range = may_saturate() if config.reduce_range is None else config.reduce_range
 
     def run(self, data: CalibrationData, out: Path, pack: Pack | None) -> RangesReport:
-        preprocess = Preprocessor(self.bundle.manifest.inputs)
+        preprocess = Preprocessor.of(self.bundle)
         items = [preprocess(sample) for sample in data.calibrate]
         judge, trial = self._judged(items, data, pack, preprocess)
         plans = self._plans(items, judge)

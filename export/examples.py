@@ -1,4 +1,4 @@
-"""Synthetic raw inputs that look like the real thing, for tracing and for parity: chirps and shaded pictures, steps."""
+"""Synthetic raw inputs like the real thing, for tracing and for parity: chirps, shaded pictures, steps, tokens."""
 
 from __future__ import annotations
 
@@ -7,22 +7,33 @@ import math
 import torch
 from torch import Tensor
 
-from mmcl_edge.bundle import AudioInput, InputSpec, MotionInput
+from mmcl_edge.bundle import AudioInput, InputSpec, MotionInput, TextInput
+from mmcl_edge.export.vjp import DynamicAxes
 from mmcl_edge.types import SAMPLE_RATE_HZ
 
 BATCH_SIZES = (1, 2, 5)
 DURATIONS_S = (5.0, 2.0, 1.0)
 """Clip lengths that go with ``BATCH_SIZES``, where the stem takes any length."""
 TRACE_BATCH, TRACE_DURATION_S = 3, 1.0
+TEXT_AXIS = "text_tokens"
+"""Name of the axis of token ids: not that of sound's tokens, so that a graph may take both."""
+_TOKENS_A_SECOND = 6
+"""Of text, as it is spoken: clip lengths stand for text lengths too."""
 
 
 def raw_input(spec: InputSpec, *, batch: int, duration_s: float, generator: torch.Generator) -> Tensor:
-    """Waveforms ``(B, samples)`` in [-1, 1], pixels ``(B, 3, H, W)`` in 0-255, or motion ``(B, channels, samples)``."""
+    """Waveforms ``(B, samples)`` in [-1, 1], pixels ``(B, 3, H, W)`` in 0-255, motion ``(B, channels, samples)``.
+
+    Or token ids ``(B, N)`` int64, drawn from the whole vocabulary.
+    """
     if isinstance(spec, AudioInput):
         samples = spec.fixed_samples or round(duration_s * SAMPLE_RATE_HZ)
         return sounds(batch, samples, generator)
     if isinstance(spec, MotionInput):
         return movements(batch, spec, generator)
+    if isinstance(spec, TextInput):
+        tokens = round(duration_s * _TOKENS_A_SECOND)
+        return torch.randint(spec.vocabulary_size, (batch, tokens), generator=generator)
     return pictures(batch, spec.height, spec.width, generator)
 
 
@@ -32,6 +43,14 @@ def parity_inputs(spec: InputSpec, generator: torch.Generator) -> list[Tensor]:
         raw_input(spec, batch=batch, duration_s=duration_s, generator=generator)
         for batch, duration_s in zip(BATCH_SIZES, DURATIONS_S, strict=True)
     ]
+
+
+def length_axis(spec: InputSpec) -> DynamicAxes:
+    """The axis of a raw input that follows the length of a sound or text, if it has one."""
+    if isinstance(spec, TextInput):
+        return {1: TEXT_AXIS}
+    stride = getattr(spec, "token_stride", None)
+    return {1: f"{stride}*tokens"} if stride else {}
 
 
 def sounds(batch: int, samples: int, generator: torch.Generator) -> Tensor:

@@ -30,19 +30,21 @@ def export_bundle(
     audio: str = "default",
     frames: str = "default",
     motion: str = "none",
+    text: str = "none",
     blocks: int | None = None,
     vjp: VjpMode = "recompute",
     untrained: bool = False,
     progress: Progress | None = None,
     force: bool = False,
 ) -> Bundle:
-    """Export a sound and a picture backbone, and if wanted one of motion, into the folder ``out``.
+    """Export a sound and a picture backbone, and if wanted one of motion and one of text, into the folder ``out``.
 
     Args:
         out: the bundle's folder; it appears whole or not at all.
         audio: ``default``, ``none``, a timm name, ``hf_hub:ID``, ``local-dir:PATH`` or ``NAME@CHECKPOINT``.
         frames: likewise.
         motion: ``none``, ``rocket`` (random kernels; ``rocket:SCALE`` for readings in another unit than g and deg/s).
+        text: ``none`` or ``minilm``.
         blocks: B; the depth of the shallowest backbone if ``None``.
         vjp: whether the VJP computes the forward pass again or takes saved activations.
         untrained: use random weights where a name stands alone, and say so in the manifest.
@@ -60,7 +62,7 @@ def export_bundle(
     _refuse_taken_folder(out, force=force)
     if progress is not None:
         progress("loading backbones", 0, 1)
-    sources = load_sources(audio=audio, frames=frames, motion=motion, untrained=untrained)
+    sources = load_sources(audio=audio, frames=frames, motion=motion, text=text, untrained=untrained)
     return export_sources(out, sources, blocks=blocks, vjp=vjp, progress=progress, force=force)
 
 

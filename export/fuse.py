@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import statistics
 import time
@@ -16,7 +17,7 @@ from onnx import numpy_helper
 from onnx.external_data_helper import load_external_data_for_model
 
 from mmcl_edge.adapters.model import Model
-from mmcl_edge.bundle import AudioInput, Bundle, FramesInput, InputSpec, MotionInput
+from mmcl_edge.bundle import AudioInput, Bundle, FramesInput, InputSpec, MotionInput, TextInput
 from mmcl_edge.data.motion import resample_motion
 from mmcl_edge.errors import ExportError, InputError, StorageError
 from mmcl_edge.export.examples import raw_input
@@ -85,6 +86,9 @@ def fuse(
             inputs={name: bundle.manifest.inputs[name] for name in chosen},
             sizes=output_sizes(model),
         )
+        for spec in manifest.inputs.values():
+            if isinstance(spec, TextInput):
+                _copy(bundle.file(spec.vocabulary), folder / spec.vocabulary.path)
         write_atomic(folder / FUSED_NAME, pretty_json(manifest.model_dump(mode="json")))
         shutil.copytree(read.path, folder / PACK_NAME)
         return _checked(folder, Runtime.open(bundle, read.path, "cpu"), file.size_bytes)
@@ -127,6 +131,11 @@ def _with_weights(bundle: Bundle, pack: Pack, model: Model, modalities: Sequence
     return graph
 
 
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+
+
 def _checked(folder: Path, live: Runtime, size_bytes: int) -> FuseReport:
     fused = FusedRuntime.open(folder, "cpu")
     samples = _samples(fused.manifest.inputs)
@@ -145,15 +154,18 @@ def _checked(folder: Path, live: Runtime, size_bytes: int) -> FuseReport:
 
 
 def _predict(runtime: FusedRuntime | Runtime, sample: Sample) -> Prediction:
-    return runtime.predict(sample.audio, sample.frames, motion=sample.motion)
+    return runtime.predict(sample.audio, sample.frames, motion=sample.motion, text=sample.text)
 
 
 def _samples(inputs: dict[str, InputSpec]) -> list[Sample]:
     generator = torch.Generator().manual_seed(0)
     samples = []
     for duration_s in _DURATIONS_S:
-        sound = pictures = motion = None
+        sound = pictures = motion = text = None
         for spec in inputs.values():
+            if isinstance(spec, TextInput):
+                text = " ".join(["a dog barks"] * math.ceil(duration_s))
+                continue
             x = raw_input(spec, batch=1, duration_s=duration_s, generator=generator)
             if isinstance(spec, AudioInput):
                 sound = x[0, : round(duration_s * SAMPLE_RATE_HZ)].numpy()
@@ -162,7 +174,7 @@ def _samples(inputs: dict[str, InputSpec]) -> list[Sample]:
             elif isinstance(spec, MotionInput):
                 readings = resample_motion(x[0].T.numpy(), spec.rate_hz, MOTION_RATE_HZ)
                 motion = readings[: round(duration_s * MOTION_RATE_HZ)]
-        samples.append(Sample(sound, pictures, motion=motion))
+        samples.append(Sample(sound, pictures, motion=motion, text=text))
     return samples
 
 

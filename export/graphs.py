@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mmcl_edge.bundle import BackboneEntry, FileEntry, Parity, SegmentEntry
-from mmcl_edge.export.examples import BATCH_SIZES, TRACE_BATCH, TRACE_DURATION_S, parity_inputs, raw_input
+from mmcl_edge.export.examples import BATCH_SIZES, TRACE_BATCH, TRACE_DURATION_S, length_axis, parity_inputs, raw_input
 from mmcl_edge.export.onnx_graph import explained, write_onnx
 from mmcl_edge.export.parity import Checker, Session
 from mmcl_edge.export.segment import SegmentCheck, SegmentWriter, VjpMode
@@ -31,6 +31,8 @@ class BackboneExporter:
         self.weights = WeightsFile(folder, source.modality)
         self.writer = SegmentWriter(folder, self.axes, vjp, self.weights)
         self.generator = torch.Generator().manual_seed(0)
+        for path, data in source.files.items():
+            (folder / path).write_bytes(data)
 
     @torch.no_grad()
     def export(self, blocks: int, step: Callable[[str], None]) -> BackboneEntry:
@@ -76,7 +78,6 @@ class BackboneExporter:
         return entry, parity, self._front_end(inputs), [source.stem(trace), *features]
 
     def _write_stem(self, trace: Tensor) -> FileEntry:
-        stride = getattr(self.source.input, "token_stride", None)
         path = f"{self.source.modality}/stem.onnx"
         with explained(path):
             return write_onnx(
@@ -87,7 +88,7 @@ class BackboneExporter:
                 weights=self.weights,
                 input_names=("x",),
                 output_names=("y",),
-                axes=({0: "batch", 1: f"{stride}*tokens"} if stride else {0: "batch"},),
+                axes=({0: "batch", **length_axis(self.source.input)},),
             )
 
     def _front_end(self, inputs: list[Tensor]) -> float | None:

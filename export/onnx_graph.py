@@ -24,7 +24,7 @@ from mmcl_edge.export.vjp import DynamicAxes
 from mmcl_edge.export.weights import WeightsFile
 
 OPSET = 20
-_MAX_SIZES = {"batch": 4096, "tokens": 1500, "views": 4096}
+_MAX_SIZES = {"batch": 4096, "tokens": 1500, "text_tokens": 512, "views": 4096}
 _CHATTY = (
     "torch",
     "torch.onnx",

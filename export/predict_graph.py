@@ -23,10 +23,10 @@ from torch import Tensor, nn
 from mmcl_edge.adapters.encoder import LadderEncoder
 from mmcl_edge.adapters.inputs import ModalityInput
 from mmcl_edge.adapters.model import Model, build_model
-from mmcl_edge.bundle import AudioInput, BackboneEntry, FramesInput, InputSpec, MotionInput, PredictGraph
+from mmcl_edge.bundle import BackboneEntry, FramesInput, InputSpec, MotionInput, PredictGraph
 from mmcl_edge.config import AdapterConfig, HeadConfig, MethodConfig
-from mmcl_edge.export.examples import raw_input
-from mmcl_edge.export.onnx_graph import clean, explained, name_axes, to_onnx, write_model
+from mmcl_edge.export.examples import length_axis, raw_input
+from mmcl_edge.export.onnx_graph import clean, explained, name_axes, parse_axis, to_onnx, write_model
 from mmcl_edge.export.vjp import DynamicAxes
 from mmcl_edge.runtime.predict_graph import weights_of
 from mmcl_edge.runtime.segments import output_shape
@@ -74,7 +74,7 @@ class StandIn:
 
 def _left(x: Tensor, path: str, shape: Sequence[int]) -> Tensor:
     node: Tensor = torch.onnx.ops.symbolic(
-        f"{_DOMAIN}::Graph", (x,), {"path": path}, dtype=x.dtype, shape=shape, version=1
+        f"{_DOMAIN}::Graph", (x,), {"path": path}, dtype=torch.float32, shape=shape, version=1
     )
     return node
 
@@ -89,7 +89,7 @@ class OneSample(nn.Module):
         self.model = model
 
     def forward(self, values: list[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """For each modality its values ``(T, ...)`` and, where sound is padded, its mask ``(1, N)``; then the weights.
+        """For each modality its values ``(T, ...)`` and, where it has a length, its mask ``(1, N)``; then the weights.
 
         Returns:
             Logits ``(1, C)``, joint ``(1, J)``, positions and weights of each block's experts ``(blocks, K)``.
@@ -198,7 +198,7 @@ def _example(entries: Sequence[BackboneEntry]) -> tuple[list[Tensor], list[str],
         if tokens is not None:
             values.append(torch.ones(1, tokens, dtype=torch.bool))
             names.append(f"{entry.modality}_mask")
-            axes.append({1: "tokens"} if isinstance(entry.input, AudioInput) else {})
+            axes.append({axis: parse_axis(text)[1] for axis, text in length_axis(entry.input).items()})
     return values, names, axes
 
 
@@ -206,8 +206,7 @@ def _free_axes(spec: InputSpec) -> DynamicAxes:
     """Axes of a raw input that vary from sample to sample."""
     if isinstance(spec, FramesInput):
         return {0: "views"}
-    stride = getattr(spec, "token_stride", None)
-    return {1: f"{stride}*tokens"} if stride else {}
+    return length_axis(spec)
 
 
 def _masked_tokens(spec: InputSpec, x: Tensor) -> int | None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import nn
 
-from mmcl_edge.bundle import AudioInput, InputSpec, WeightsOrigin
+from mmcl_edge.bundle import AudioInput, InputSpec, TextInput, WeightsOrigin
 from mmcl_edge.export.plan import layer_ranges
 from mmcl_edge.types import FeatureSpec, PoolSpec
 
@@ -32,7 +33,7 @@ class SourceBackbone:
     """A frozen torch backbone before it is cut into segments.
 
     Attributes:
-        modality: ``audio``, ``frames`` or ``motion``.
+        modality: ``audio``, ``frames``, ``motion`` or ``text``.
         name: what the manifest calls it.
         input: what the stem takes.
         stem: raw input to the first features.
@@ -41,6 +42,7 @@ class SourceBackbone:
         pool: how output features become one vector.
         origin: where the weights come from.
         front_end: the sound front end inside ``stem``, or ``None``.
+        files: what the bundle shall hold beside the graphs, by path: a text backbone's vocabulary.
     """
 
     modality: str
@@ -52,6 +54,7 @@ class SourceBackbone:
     pool: PoolSpec
     origin: WeightsOrigin
     front_end: FrontEnd | None = None
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for module in (self.stem, self.output, *(layer for _, layer in self.layers)):
@@ -64,8 +67,10 @@ class SourceBackbone:
 
     @property
     def token_axis_is_dynamic(self) -> bool:
-        """Whether the number of tokens follows the clip's length."""
-        return isinstance(self.input, AudioInput) and self.input.fixed_samples is None
+        """Whether the number of tokens follows the clip's or the text's length."""
+        if isinstance(self.input, AudioInput):
+            return self.input.fixed_samples is None
+        return isinstance(self.input, TextInput)
 
     def segments(self, blocks: int) -> tuple[tuple[tuple[str, ...], nn.Sequential], ...]:
         """Layer names and module of each of ``blocks`` segments (shared weights, no copies)."""

@@ -70,6 +70,7 @@ def torch_backbones(
     audio: str = DEFAULT,
     frames: str = DEFAULT,
     motion: str = NONE,
+    text: str = NONE,
     blocks: int | None = None,
     untrained: bool = False,
 ) -> dict[str, TorchBackbone]:
@@ -79,6 +80,6 @@ def torch_backbones(
         ExportError: a name cannot be served, or ``blocks`` does not fit.
         MissingExtraError: the package of a default's weights is not installed.
     """
-    sources = load_sources(audio=audio, frames=frames, motion=motion, untrained=untrained)
+    sources = load_sources(audio=audio, frames=frames, motion=motion, text=text, untrained=untrained)
     count = block_count((source.depth for source in sources), blocks)
     return {source.modality: TorchBackbone(source, count) for source in sources}

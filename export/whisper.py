@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from mmcl_edge.bundle import AudioInput, WeightsOrigin
 from mmcl_edge.errors import ExportError
+from mmcl_edge.export.attention import SelfAttention
 from mmcl_edge.export.ctranslate2 import read_weights
 from mmcl_edge.export.frontend import HOP_SAMPLES, WhisperLogMel
 from mmcl_edge.export.source import SourceBackbone
@@ -49,37 +50,13 @@ class WhisperStem(nn.Module):
         return x + self.positions[: x.shape[1]]
 
 
-class WhisperAttention(nn.Module):
-    """Multi-head self-attention ``(B, N, D)`` to ``(B, N, D)``."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.scale = (width // heads) ** -0.5
-        self.fused_attn = True
-        self.qkv = nn.Linear(width, 3 * width)
-        self.proj = nn.Linear(width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``softmax(q k^T / sqrt(d)) v``, projected."""
-        batch, tokens, width = x.shape
-        qkv = self.qkv(x).reshape(batch, tokens, 3, self.heads, width // self.heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, nh, N, hd)
-        if self.fused_attn:
-            y = F.scaled_dot_product_attention(q, k, v)
-        else:
-            y = ((q * self.scale) @ k.transpose(-2, -1)).softmax(dim=-1) @ v
-        out: Tensor = self.proj(y.transpose(1, 2).reshape(batch, tokens, width))
-        return out
-
-
 class WhisperLayer(nn.Module):
     """Pre-norm transformer layer: ``x + attention(norm(x))``, then ``x + mlp(norm(x))``."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width)
-        self.attn = WhisperAttention(width, heads)
+        self.attn = SelfAttention(width, heads)
         self.norm2 = nn.LayerNorm(width)
         self.fc1 = nn.Linear(width, 4 * width)
         self.fc2 = nn.Linear(4 * width, width)

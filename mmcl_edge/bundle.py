@@ -10,6 +10,7 @@ A bundle is a folder::
     <modality>/segment_00.save.onnx     x -> y, s0..sn    (vjp_mode 'save': the forward used in training)
     <modality>/segment_00.vjp.onnx      s0..sn, g -> gx   (vjp_mode 'save')
     <modality>/output.onnx, output.vjp.onnx   the output norm or final convolution, same rules as a segment
+    <modality>/vocab.txt                a text backbone's vocabulary: a piece a line, its place being its id
     predict.<placement>.<modalities>.onnx     a whole model of one sample; the pack's weights are inputs
 
 Rules, performed in this order by ``Bundle.open``, each refusing before the next is tried:
@@ -182,7 +183,25 @@ class MotionInput(FrozenModel):
         return round(self.window_s * self.rate_hz)
 
 
-InputSpec = Annotated[AudioInput | FramesInput | MotionInput, Field(discriminator="kind")]
+class TextInput(FrozenModel):
+    """What the text stem takes: token ids ``(B, N)`` int64, ``2 <= N <= max_tokens``, never padded inside a call.
+
+    A text becomes ids by WordPiece (``data/wordpiece.py``) with the bundle's own vocabulary; what is longer is cut.
+    """
+
+    kind: Literal["text"] = "text"
+    vocabulary: FileEntry
+    vocabulary_size: int = Field(ge=4, description="Pieces, the special ones included.")
+    lowercase: bool = Field(True, description="The vocabulary is uncased and without accents.")
+    max_tokens: int = Field(128, ge=4, le=512, description="Of one text, [CLS] and [SEP] included.")
+
+    @property
+    def token_stride(self) -> int:
+        """Every id is a token (the counterpart of ``AudioInput.token_stride``)."""
+        return 1
+
+
+InputSpec = Annotated[AudioInput | FramesInput | MotionInput | TextInput, Field(discriminator="kind")]
 """What the stem of a modality takes."""
 
 
@@ -227,6 +246,8 @@ class BackboneEntry(FrozenModel):
     def files(self) -> Iterator[FileEntry]:
         """Every file of the backbone."""
         yield self.stem
+        if isinstance(self.input, TextInput):
+            yield self.input.vocabulary
         if self.weights is not None:
             yield self.weights
         for segment in (*self.segments, self.output):
@@ -259,7 +280,7 @@ class RangesRecord(FrozenModel):
 class PredictGraph(FrozenModel):
     """A whole model of one sample in one graph, the pack's weights being inputs (``export/predict_graph.py``).
 
-    Inputs: for each modality its raw values ``(T, ...)`` and, where sound is padded, ``<modality>_mask (1, N)`` bool;
+    Inputs: for each modality its raw values ``(T, ...)`` and, where it has a length, ``<modality>_mask (1, N)`` bool;
     then the weights by their names in the model. Outputs: ``logits (1, C)``, ``joint (1, J)``, and each block's
     experts, ``expert_index`` and ``expert_weight (B, K)``.
     """

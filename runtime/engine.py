@@ -60,7 +60,7 @@ class Runtime:
         self.sessions = sessions
         self.backbones: dict[str, OnnxBackbone] = open_backbones(bundle, sessions)
         self.predict_graphs = PredictGraphs(bundle, sessions)
-        self.preprocess = Preprocessor(bundle.manifest.inputs)
+        self.preprocess = Preprocessor.of(bundle)
         self._loaded: _Loaded | None = None
 
     @classmethod
@@ -165,6 +165,7 @@ class Runtime:
         sample_rate_hz: int = SAMPLE_RATE_HZ,
         motion: NDArray[Any] | None = None,
         motion_rate_hz: float = MOTION_RATE_HZ,
+        text: str | None = None,
     ) -> Prediction:
         """Classify one sample.
 
@@ -174,13 +175,14 @@ class Runtime:
             sample_rate_hz: of ``audio``.
             motion: sensor readings ``(samples, channels)`` in the unit that the bundle's backbone takes, or ``None``.
             motion_rate_hz: of ``motion``.
+            text: a sentence, or ``None``; what is longer than the bundle's backbone takes is cut off.
 
         Raises:
-            InputError: the arrays are not of that kind, or all are ``None``.
+            InputError: the arrays or the text are not of that kind, or all are ``None``.
         """
         loaded, started = self._current(), time.perf_counter()
         sample = self.preprocess.sample(
-            audio, frames, sample_rate_hz=sample_rate_hz, motion=motion, motion_rate_hz=motion_rate_hz
+            audio, frames, sample_rate_hz=sample_rate_hz, motion=motion, motion_rate_hz=motion_rate_hz, text=text
         )
         item = self.preprocess(sample)
         preprocess_ms = 1e3 * (time.perf_counter() - started)
@@ -209,7 +211,7 @@ class Runtime:
 
     def _checked(self, sample: Sample) -> Sample:
         try:
-            return self.preprocess.sample(sample.audio, sample.frames, motion=sample.motion)
+            return self.preprocess.sample(sample.audio, sample.frames, motion=sample.motion, text=sample.text)
         except InputError as error:
             raise InputError(f"{sample.source or 'a sample'}: {error}") from error
 

@@ -5,6 +5,7 @@ Made by ``mmcl-edge export --fuse PACK``. Layout::
     fused.json      inputs, sizes, digests (``FusedManifest``)
     model.onnx      stems, segments, adapters, fusion and head with their weights; any ONNX Runtime runs it
     pack/           the pack it was made of: labels, calibration, provenance
+    text/vocab.txt  the vocabulary, where the graph takes text
 
 Example::
 
@@ -56,10 +57,10 @@ class FusedManifest(FrozenModel):
 class FusedRuntime:
     """Predicts with a fused folder. Use ``FusedRuntime.open``; safe in many threads."""
 
-    def __init__(self, manifest: FusedManifest, pack: Pack, bound: BoundModel) -> None:
+    def __init__(self, manifest: FusedManifest, pack: Pack, bound: BoundModel, preprocess: Preprocessor) -> None:
         self.manifest = manifest
         self.pack = pack
-        self.preprocess = Preprocessor(manifest.inputs)
+        self.preprocess = preprocess
         self._voice = Voice.of(pack)
         self._bound: BoundModel | None = bound
 
@@ -75,12 +76,14 @@ class FusedRuntime:
         folder = Path(folder)
         manifest = _read(folder)
         path = _verified(manifest, folder)
+        preprocess = _preprocessor(manifest, folder)
         pack = read_pack(folder / PACK_NAME, expected_digest=manifest.pack_digest, bundle_digest=manifest.family)
         plan = ThreadPlan.for_machine(threads)
         plan.apply()
         graph = SessionFactory(plan, provider=provider).graph(path)
         _ = graph.session
-        return cls(manifest, pack, BoundModel({frozenset(manifest.inputs): graph}, {}, manifest.sizes))
+        bound = BoundModel({frozenset(manifest.inputs): graph}, {}, manifest.sizes)
+        return cls(manifest, pack, bound, preprocess)
 
     def __enter__(self) -> FusedRuntime:
         return self
@@ -107,6 +110,7 @@ class FusedRuntime:
         sample_rate_hz: int = SAMPLE_RATE_HZ,
         motion: NDArray[Any] | None = None,
         motion_rate_hz: float = MOTION_RATE_HZ,
+        text: str | None = None,
     ) -> Prediction:
         """Classify one sample that has every modality of the graph (arguments as ``Runtime.predict`` takes them).
 
@@ -118,7 +122,7 @@ class FusedRuntime:
             raise InputError("Expected an open runtime, but this one was closed; open another with FusedRuntime.open.")
         started = time.perf_counter()
         sample = self.preprocess.sample(
-            audio, frames, sample_rate_hz=sample_rate_hz, motion=motion, motion_rate_hz=motion_rate_hz
+            audio, frames, sample_rate_hz=sample_rate_hz, motion=motion, motion_rate_hz=motion_rate_hz, text=text
         )
         item = self.preprocess(sample)
         if not bound.takes(item):
@@ -137,6 +141,15 @@ class FusedRuntime:
 def _verified(manifest: FusedManifest, folder: Path) -> Path:
     try:
         return manifest.model.verify(folder)
+    except IntegrityError as error:
+        raise BundleError(str(error)) from error
+
+
+def _preprocessor(manifest: FusedManifest, folder: Path) -> Preprocessor:
+    try:
+        return Preprocessor(manifest.inputs, folder)
+    except BundleError:
+        raise
     except IntegrityError as error:
         raise BundleError(str(error)) from error
 

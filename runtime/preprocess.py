@@ -1,9 +1,10 @@
-"""Decoded samples to the tensors a bundle's stems take: pad sound and motion, resize pictures. No model code here."""
+"""Decoded samples to the tensors a bundle's stems take: sound and motion padded, pictures resized, texts as ids."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,18 +14,37 @@ from torch import Tensor
 from torch.nn import functional
 
 from mmcl_edge.adapters.inputs import Item, ItemInput
-from mmcl_edge.bundle import AudioInput, FramesInput, InputSpec, MotionInput
+from mmcl_edge.bundle import AudioInput, Bundle, FramesInput, InputSpec, MotionInput, TextInput
 from mmcl_edge.data.arrays import as_frames, as_waveform
 from mmcl_edge.data.motion import as_motion, resample_motion
-from mmcl_edge.errors import InputError
+from mmcl_edge.data.texts import as_text
+from mmcl_edge.data.wordpiece import WordPiece
+from mmcl_edge.errors import BundleError, InputError
 from mmcl_edge.types import MOTION_RATE_HZ, SAMPLE_RATE_HZ, Sample
 
 
 class Preprocessor:
-    """Turns arrays into a ``Sample`` and a ``Sample`` into an ``Item``, for backbones that take ``inputs``."""
+    """Turns arrays and text into a ``Sample`` and a ``Sample`` into an ``Item``, for backbones that take ``inputs``.
 
-    def __init__(self, inputs: Mapping[str, InputSpec]) -> None:
+    Args:
+        inputs: what the stem of each modality takes.
+        folder: where a text backbone's vocabulary lies (the bundle's folder); only for such a backbone.
+
+    Raises:
+        BundleError: the vocabulary is missing or is none.
+        IntegrityError: its bytes were changed.
+    """
+
+    def __init__(self, inputs: Mapping[str, InputSpec], folder: Path | None = None) -> None:
         self.inputs = dict(inputs)
+        self._tokenizers = {
+            modality: _tokenizer(spec, folder) for modality, spec in inputs.items() if isinstance(spec, TextInput)
+        }
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> Preprocessor:
+        """That of a bundle."""
+        return cls(bundle.manifest.inputs, bundle.path)
 
     def sample(
         self,
@@ -34,15 +54,16 @@ class Preprocessor:
         sample_rate_hz: int = SAMPLE_RATE_HZ,
         motion: NDArray[Any] | None = None,
         motion_rate_hz: float = MOTION_RATE_HZ,
+        text: str | None = None,
     ) -> Sample:
         """Checked and converted input (``Runtime.predict`` says what the arguments are).
 
         Raises:
-            InputError: the arrays are not of that kind, or all are ``None``.
+            InputError: the arrays or the text are not of that kind, or all are ``None``.
         """
-        if audio is None and frames is None and motion is None:
-            raise InputError("Expected sound, frames or motion, or several, but all are None; give at least one.")
-        wave = pictures = readings = None
+        if audio is None and frames is None and motion is None and text is None:
+            raise InputError("Expected sound, frames, motion or text, but all are None; give at least one of them.")
+        wave = pictures = readings = words = None
         for spec in self.inputs.values():
             if isinstance(spec, AudioInput) and audio is not None:
                 shortest, longest = spec.min_duration_s, spec.max_duration_s
@@ -51,7 +72,9 @@ class Preprocessor:
                 pictures = as_frames(frames)
             elif isinstance(spec, MotionInput) and motion is not None:
                 readings = as_motion(motion, motion_rate_hz)
-        return Sample(wave, pictures, motion=readings)
+            elif isinstance(spec, TextInput) and text is not None:
+                words = as_text(text)
+        return Sample(wave, pictures, motion=readings, text=words)
 
     def __call__(self, sample: Sample) -> Item:
         """Tensors by modality.
@@ -67,6 +90,8 @@ class Preprocessor:
                 item[modality] = ItemInput(prepare_frames(sample.frames, spec))
             elif isinstance(spec, MotionInput) and sample.motion is not None:
                 item[modality] = prepare_motion(sample.motion, spec)
+            elif isinstance(spec, TextInput) and sample.text is not None:
+                item[modality] = prepare_text(sample.text, spec, self._tokenizers[modality])
         if not item:
             raise InputError(
                 f"Expected a sample with {' or '.join(self.inputs)}, but {sample.source or 'the input'} has none; "
@@ -137,3 +162,23 @@ def prepare_motion(motion: NDArray[np.float32], spec: MotionInput) -> ItemInput:
     values[:, : kept.shape[1]] = kept
     tokens = math.ceil(kept.shape[1] / spec.samples_per_token)
     return ItemInput(values[None], tokens, total_tokens=spec.window_samples // spec.samples_per_token)
+
+
+def prepare_text(text: str, spec: TextInput, tokenizer: WordPiece) -> ItemInput:
+    """A text to its token ids ``(1, N)`` int64, cut to the length that the spec allows."""
+    ids = torch.from_numpy(tokenizer.encode(text, max_tokens=spec.max_tokens))
+    return ItemInput(ids[None], tokens=len(ids), total_tokens=len(ids))
+
+
+def _tokenizer(spec: TextInput, folder: Path | None) -> WordPiece:
+    """The tokenizer for a vocabulary of ``folder``."""
+    if folder is None:
+        raise BundleError(f"Expected the folder that holds {spec.vocabulary.path}, but none was given; pass it.")
+    path = spec.vocabulary.verify(folder)
+    tokenizer = WordPiece.of_bytes(path.read_bytes(), lowercase=spec.lowercase, name=str(path))
+    if len(tokenizer) != spec.vocabulary_size:
+        raise BundleError(
+            f"{path} should hold {spec.vocabulary_size:,} pieces, but holds {len(tokenizer):,}; "
+            "export the bundle again."
+        )
+    return tokenizer

@@ -24,8 +24,9 @@ from mmcl_edge.export.source import SourceBackbone
 from mmcl_edge.export.timm_models import load_timm
 from mmcl_edge.export.whisper import TOKEN_STRIDE, WhisperLayer, WhisperStem
 from mmcl_edge.types import AUDIO, FRAMES, PoolSpec
+from tests.texts import tiny_bert
 
-Pair = Literal["cnn", "vit", "trio"]
+Pair = Literal["cnn", "vit", "trio", "captioned"]
 VjpMode = Literal["recompute", "save"]
 RANDOM = WeightsOrigin(source="random weights", licence="none", trained=False)
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,7 +40,7 @@ def tiny_bundle(folder: Path, *, vjp: VjpMode = "recompute", pair: Pair = "cnn",
         vjp: as ``export_bundle`` takes it.
         pair: ``cnn``: a sound encoder of Whisper's make (tokens follow the clip's length) and an EfficientNet
             (maps), like the default pair. ``vit``: two ViTs with prefix tokens, the sound one of fixed length.
-            ``trio``: the first pair and random kernels for motion.
+            ``trio``: the first pair and random kernels for motion. ``captioned``: the first pair and a BERT for text.
         blocks: B, 1 or 2.
     """
     shutil.copytree(_kept(vjp, pair, blocks), folder)
@@ -50,8 +51,8 @@ def tiny_sources(pair: Pair = "cnn") -> tuple[SourceBackbone, ...]:
     """The torch backbones behind ``tiny_bundle``: weights are the same on every call."""
     if pair == "vit":
         return tiny_vit(AUDIO), tiny_vit(FRAMES)
-    motion = (tiny_rocket(),) if pair == "trio" else ()
-    return tiny_whisper(), load_timm(FRAMES, "test_efficientnet", untrained=True, image_size=64), *motion
+    third = {"trio": (tiny_rocket(),), "captioned": (tiny_bert(),)}.get(pair, ())
+    return tiny_whisper(), load_timm(FRAMES, "test_efficientnet", untrained=True, image_size=64), *third
 
 
 def tiny_rocket() -> SourceBackbone:
@@ -94,6 +95,7 @@ def _key() -> str:
     sources = [path for folder in folders for path in sorted(folder.glob("*.py"))]
     sources += [ROOT / "mmcl_edge" / f"{name}.py" for name in ("bundle", "config", "types")]
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources))
-    digest.update(Path(__file__).read_bytes())
+    for path in (Path(__file__), ROOT / "tests" / "texts.py"):
+        digest.update(path.read_bytes())
     digest.update(repr([(name, version(name)) for name in ("torch", "onnx", "onnxscript", "timm")]).encode())
     return digest.hexdigest()[:16]

@@ -22,12 +22,12 @@ class ModalityInput:
 
     Attributes:
         values: stem input, ``(B*T, samples)`` for sound and ``(B*T, channels, samples)`` for motion (T = 1),
-            ``(B*T, 3, H, W)`` for frames.
+            ``(B*T, 3, H, W)`` for frames, ``(B, N)`` int64 for text.
         view_mask: ``(B, T)`` bool; a row without ``True`` means that the sample lacks the modality.
-        token_mask: ``(B, N)`` bool, tokens that cover real sound; ``None`` where every token counts.
+        token_mask: ``(B, N)`` bool, tokens that cover real sound or text; ``None`` where every token counts.
         whole: known without looking at the masks: every view and every token counts.
         lengths: tokens of each sample without the batch's padding (silence of its own included), 0 where it lacks the
-            modality; ``None`` where the number of tokens does not follow the sound's length.
+            modality; ``None`` where the number of tokens does not follow the length of a sound or text.
     """
 
     values: Tensor
@@ -91,7 +91,7 @@ class ItemInput:
     """One modality of one sample, before it is padded into a batch.
 
     Attributes:
-        values: ``(1, samples)``, ``(1, channels, samples)`` or ``(T, 3, H, W)``.
+        values: ``(1, samples)``, ``(1, channels, samples)``, ``(T, 3, H, W)`` or ``(1, N)``.
         tokens: number of tokens that cover real sound, or ``None`` where every token counts.
         total_tokens: tokens of ``values`` in all (with ``tokens``).
     """

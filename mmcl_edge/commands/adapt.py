@@ -81,14 +81,15 @@ def command(
     """Learn the classes of a task, without forgetting the old ones.
 
     The task's folder holds one folder a class. A sound and a picture of one name form one sample; videos bring both;
-    sounds alone, pictures alone and motion (a table of sensor readings, its first column seconds) work too. Two samples
-    a class are the least, ten or more are better.
+    sounds alone, pictures alone and motion (a table of sensor readings, its first column seconds) work too. A text of
+    the same name is part of the sample. Two samples a class are the least, ten or more are better.
 
     \b
       tasks/new_sounds/dog/bark_1.wav   wav flac ogg mp3
                           /bark_1.jpg   jpg png webp
                           /walk.mp4     mp4 mkv webm
                           /walk.csv     motion, alone or beside the others
+                          /walk.txt     a text, beside the others
       tasks/new_sounds/doorbell/...
 
     A part of each class is held out, to compare before and after. If old classes lose more than the tolerance, the

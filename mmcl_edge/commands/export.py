@@ -18,7 +18,7 @@ from mmcl_edge.errors import MissingExtraError
 if TYPE_CHECKING:
     from mmcl_edge.bundle import BackboneEntry, Bundle
 
-_NOT_WITH_FUSE = ("audio", "frames", "motion", "blocks", "vjp", "untrained")
+_NOT_WITH_FUSE = ("audio", "frames", "motion", "text", "blocks", "vjp", "untrained")
 _NAMES = "default, none, a timm name, hf_hub:ID, local-dir:PATH or NAME@CHECKPOINT"
 
 
@@ -31,6 +31,9 @@ _NAMES = "default, none, a timm name, hf_hub:ID, local-dir:PATH or NAME@CHECKPOI
     show_default=True,
     metavar="NAME",
     help="Backbone for accelerometer and gyroscope: none, rocket (g and degrees a second) or rocket:uestc_mmea.",
+)
+@click.option(
+    "--text", default="none", show_default=True, metavar="NAME", help="Backbone for texts: none or minilm (English)."
 )
 @click.option(
     "--out",
@@ -70,6 +73,7 @@ def command(
     audio: str,
     frames: str,
     motion: str,
+    text: str,
     out: Path | None,
     blocks: int | None,
     vjp: Literal["recompute", "save"],
@@ -89,6 +93,7 @@ def command(
       mmcl-edge export --audio hf_hub:gaunernst/vit_base_patch16_1024_128.audiomae_as2m --blocks 4 --out ./bundle
       mmcl-edge export --audio none --frames vit_tiny_patch16_224@weights.safetensors --out ./bundle
       mmcl-edge export --motion rocket --out ./bundle
+      mmcl-edge export --text minilm --out ./bundle
       mmcl-edge export --fuse ./pack --bundle ./bundle --out ./fused
     """  # noqa: D301
     if fuse is not None:
@@ -107,6 +112,7 @@ def command(
             audio=audio,
             frames=frames,
             motion=motion,
+            text=text,
             blocks=blocks,
             vjp=vjp,
             untrained=untrained,

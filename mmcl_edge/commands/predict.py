@@ -68,9 +68,9 @@ def command(
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Say what sounds (wav flac ogg mp3), pictures (jpg png webp), videos (mp4 mkv webm) and motion (csv) show.
+    """Say what sounds (wav flac ogg mp3), pictures (jpg png webp), videos (mp4 mkv webm), motion (csv), text (txt) are.
 
-    A sound, a picture and motion of one name in one folder are one sample. Long files are answered window by window.
+    Files of one name in one folder are one sample. Long files are answered window by window.
 
     \b
     Examples:
@@ -153,7 +153,7 @@ def _windows(item: MediaItem, *, window_s: float, hop_s: float) -> Iterator[Any]
     from dataclasses import replace
 
     from mmcl_edge.data.arrays import MIN_DURATION_S
-    from mmcl_edge.data.media import load_motion, load_picture, load_sample
+    from mmcl_edge.data.media import load_motion, load_picture, load_sample, load_text
     from mmcl_edge.data.pictures import SHORT_SIDE_PX
     from mmcl_edge.data.windows import motion_between, stream_windows, windows
 
@@ -165,11 +165,12 @@ def _windows(item: MediaItem, *, window_s: float, hop_s: float) -> Iterator[Any]
         return
     picture = None if item.picture is None else load_picture(item.picture, short_side_px=SHORT_SIDE_PX)
     motion = None if item.motion is None else load_motion(item.motion)
+    text = None if item.text is None else load_text(item.text)
     end_s = None
     for start_s, end_s, sample in stream_windows(timed, window_s=window_s, hop_s=hop_s):
         frames = sample.frames if picture is None else picture
         moved = None if motion is None else motion_between(motion, start_s, end_s)
-        yield start_s, end_s, replace(sample, frames=frames, motion=moved, source=item.source)
+        yield start_s, end_s, replace(sample, frames=frames, motion=moved, text=text, source=item.source)
     if end_s is None:
         raise MediaError(
             f"{click.format_filename(timed)} should hold at least {MIN_DURATION_S:g} s of sound, but holds less; "

@@ -1,4 +1,4 @@
-"""Media files to samples: sounds, pictures, videos, pairs of a sound and a picture, and motion.
+"""Media files to samples: sounds, pictures, videos, pairs of a sound and a picture, motion, and texts.
 
 Corrupt, truncated and empty files raise ``MediaError``. What can be noticed depends on the format: FLAC, Ogg and
 PNG carry checksums; WAV, MP4, MKV, WebM and MP3 (with a length header) state their length; a JPEG with a
@@ -20,6 +20,7 @@ from mmcl_edge.data.items import SUFFIXES, Kind, MediaItem, kind_of, pair_files
 from mmcl_edge.data.motion import load_motion
 from mmcl_edge.data.pictures import SHORT_SIDE_PX, check_pixels, exif_orientation, to_rgb, turn_upright
 from mmcl_edge.data.sounds import check_length, collect, pieces_of
+from mmcl_edge.data.texts import load_text
 from mmcl_edge.data.windows import stream_windows, windows
 from mmcl_edge.errors import MediaError
 from mmcl_edge.types import SAMPLE_RATE_HZ, Sample
@@ -35,6 +36,7 @@ __all__ = [
     "load_motion",
     "load_picture",
     "load_sample",
+    "load_text",
     "load_video",
     "pair_files",
     "stream_windows",
@@ -58,7 +60,9 @@ def load_sample(item: MediaItem, *, max_frames: int = 4, short_side_px: int | No
         MediaError: a file cannot be decoded, or the item has none.
     """
     if not item.files:
-        raise MediaError(f"{item.stem}: expected a sound, a picture, a video or motion, but the item has no file.")
+        raise MediaError(
+            f"{item.stem}: expected a sound, a picture, a video, motion or a text, but the item has no file."
+        )
     audio = frames = None
     if item.video is not None:
         video = load_video(item.video, max_frames=max_frames, short_side_px=short_side_px)
@@ -68,7 +72,8 @@ def load_sample(item: MediaItem, *, max_frames: int = 4, short_side_px: int | No
     if item.picture is not None:
         frames = load_picture(item.picture, short_side_px=short_side_px)
     motion = None if item.motion is None else load_motion(item.motion)
-    return Sample(audio, frames, item.label, item.source, motion)
+    text = None if item.text is None else load_text(item.text)
+    return Sample(audio, frames, item.label, item.source, motion, text)
 
 
 def load_audio(path: Path | str) -> NDArray[np.float32]:

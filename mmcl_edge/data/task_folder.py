@@ -7,7 +7,8 @@ Rules, performed in this order by ``read_task``, each refusing before anything i
 3. Every class has at least ``min_samples`` samples, and there is at least one class.
 
 Hidden files (a leading dot) are not seen. Files of other kinds, folders inside classes and files beside the class
-folders are counted in ``ignored`` and left alone. Everything is in sorted order.
+folders are counted in ``ignored`` and left alone; so are texts without a file of their stem beside them, unless the
+class has nothing but texts. Everything is in sorted order.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mmcl_edge.data.items import MediaItem, kind_of, pair_files
+from mmcl_edge.data.items import MediaItem, pair_files, told_by
 from mmcl_edge.data.media import load_sample
 from mmcl_edge.data.split import split_holdout
 from mmcl_edge.errors import MediaError, TaskDataError
@@ -29,7 +30,7 @@ from mmcl_edge.types import Sample
 __all__ = ["MediaItem", "Skipped", "TaskFolder", "decode_task", "read_task", "split_holdout"]
 
 _log = logging.getLogger(__name__)
-_LAYOUT = "NAME/<class>/<sounds, pictures, videos or motion>"
+_LAYOUT = "NAME/<class>/<sounds, pictures, videos, motion or texts>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +85,15 @@ def read_task(
     if not class_folders:
         raise TaskDataError(f"{folder} should contain class folders ({_LAYOUT}), but it has none; add at least one.")
     listed = {label: _visible(path, root=folder) for label, path in sorted(class_folders.items())}
-    media = {label: [path for path in paths if path.is_file() and kind_of(path)] for label, paths in listed.items()}
+    media = {label: told_by(filter(Path.is_file, paths)) for label, paths in listed.items()}
     items = tuple(item for label, paths in media.items() for item in pair_files(paths, label=label))
     _check_counts(items, media, min_samples, where=str(folder))
     ignored = len(entries) - len(class_folders) + sum(len(listed[label]) - len(media[label]) for label in media)
     if ignored:
         _log.info(
-            "%s: %d entries are not sounds, pictures, videos or motion of a class and were ignored.", folder, ignored
+            "%s: %d entries are not sounds, pictures, videos, motion or texts of a class and were ignored.",
+            folder,
+            ignored,
         )
     return TaskFolder(name or folder.name, tuple(media), items, _digest(media), ignored, min_samples)
 

@@ -184,8 +184,8 @@ def chosen(samples: Iterable[Sample], limit: int = MAX_CANARIES) -> tuple[Sample
 
 
 def synthetic(inputs: Iterable[InputSpec]) -> Sample:
-    """One sample of every kind that the bundle takes: silence, a picture of noise, a body at rest."""
-    audio = frames = motion = None
+    """One sample of every kind that the bundle takes: silence, a picture of noise, a body at rest, two words."""
+    audio = frames = motion = text = None
     for spec in inputs:
         if isinstance(spec, AudioInput):
             audio = np.zeros(round(max(spec.min_duration_s, 0.5) * SAMPLE_RATE_HZ), dtype=np.float32)
@@ -194,4 +194,6 @@ def synthetic(inputs: Iterable[InputSpec]) -> Sample:
         elif isinstance(spec, MotionInput):
             rest = np.asarray(spec.mean, dtype=np.float32)
             motion = np.tile(rest, (round(spec.window_s * MOTION_RATE_HZ), 1))
-    return Sample(audio, frames, None, "a synthetic sample", motion)
+        else:
+            text = "a sound"
+    return Sample(audio, frames, None, "a synthetic sample", motion, text)

@@ -135,4 +135,6 @@ def _digest(sample: Sample) -> bytes:
         digest.update(repr(None if values is None else (values.dtype.str, values.shape)).encode())
         if values is not None:
             digest.update(values.tobytes())
+    if sample.text is not None:
+        digest.update(f"text {sample.text}".encode())
     return digest.digest()

@@ -70,7 +70,7 @@ def loss_of(output: ModelOutput) -> torch.Tensor:
 
 
 def gradients(model: Model, bundle: Bundle, given: list[Sample]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    prepare = Preprocessor(bundle.manifest.inputs)
+    prepare = Preprocessor.of(bundle)
     output = model(model.encoder.collate(model.encoder.prepare([prepare(sample) for sample in given])))
     loss_of(output).backward()
     found = {name: value.grad for name, value in model.named_parameters() if value.numel()}

@@ -36,6 +36,10 @@ PAIRINGS = {
     "two sounds, one picture": (["a.flac", "a.wav", "a.jpg"], ["a.flac+jpg", "a.wav"]),
     "capital extensions": (["a.WAV", "a.JPG"], ["a.wav+jpg"]),
     "dots in stems": (["a.b.wav", "a.c.png"], ["a.b.wav", "a.c.png"]),
+    "a text beside both": (["a.wav", "a.jpg", "a.txt"], ["a.wav+jpg+txt"]),
+    "a text beside a video and a pair": (["a.mp4", "a.wav", "a.txt"], ["a.wav+txt", "a.mp4+txt"]),
+    "a text of its own": (["a.wav", "b.txt"], ["a.wav", "b.txt"]),
+    "two sounds, one text": (["a.flac", "a.wav", "a.txt"], ["a.flac+txt", "a.wav+txt"]),
     "Unicode forms of one stem": ([f"{NFC}.wav", f"{NFD}.png"], [f"{NFC}.wav+png"]),
 }
 
@@ -51,9 +55,9 @@ def test_files_of_different_folders_do_not_pair_up():
 
 
 def test_an_unknown_extension_is_refused():
-    assert kind_of(Path("notes.txt")) is None
-    with pytest.raises(InputError, match=r"\.txt"):
-        pair_files([Path("notes.txt")])
+    assert kind_of(Path("notes.md")) is None
+    with pytest.raises(InputError, match=r"\.md"):
+        pair_files([Path("notes.md")])
 
 
 def test_a_task_is_read_in_sorted_order(tmp_path):
@@ -67,6 +71,17 @@ def test_a_task_is_read_in_sorted_order(tmp_path):
         ("dog", "b.wav"),
     ]
     assert read_task(tmp_path / "pets", name="new").name == "new"
+
+
+def test_texts_count_beside_others_and_where_there_is_nothing_else(tmp_path):
+    touch(tmp_path, "dog/a.wav", "dog/a.txt", "dog/b.wav", "dog/README.txt", "song/1.txt", "song/2.txt")
+    task = read_task(tmp_path)
+    assert [item.source for item in task.items] == ["a.wav+txt", "b.wav", "1.txt", "2.txt"]
+    assert task.ignored == 1
+    (tmp_path / "dog" / "README.txt").unlink()
+    assert read_task(tmp_path).digest == task.digest
+    (tmp_path / "dog" / "a.txt").write_text("another")
+    assert read_task(tmp_path).digest != task.digest
 
 
 def test_hidden_is_not_seen_and_the_rest_is_counted(tmp_path):
@@ -86,7 +101,7 @@ def test_a_folder_named_like_a_sound_is_no_sound(tmp_path):
 REFUSED = {
     "no folder": ([], {}, "Expected a task folder"),
     "no classes": (["loose.wav"], {}, "should contain class folders"),
-    "an empty class": (["dog/a.wav", "dog/b.wav", "cat/notes.txt"], {}, "'cat' needs at least 2 samples, but has 0"),
+    "an empty class": (["dog/a.wav", "dog/b.wav", "cat/notes.md"], {}, "'cat' needs at least 2 samples, but has 0"),
     "too few": (["dog/a.wav", "dog/a.png"], {}, "'dog' needs at least 2 samples, but has 1"),
     "too few of five": ([f"dog/{i}.wav" for i in range(4)], {"min_samples": 5}, "at least 5 samples, but has 4"),
     "case": (["Dog/a.wav", "dog/a.wav"], {"min_samples": 1}, "both 'Dog' and 'dog'"),

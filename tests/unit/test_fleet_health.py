@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mmcl_edge.bundle import AudioInput, FramesInput, MotionInput
+from mmcl_edge.bundle import AudioInput, FileEntry, FramesInput, MotionInput, TextInput
 from mmcl_edge.fleet.health import MAX_CANARIES, Examination, chosen, complaint, judged, synthetic
 from mmcl_edge.types import Prediction, Sample
 
@@ -57,10 +57,13 @@ def test_canaries_are_taken_class_by_class_in_turn():
 def test_a_synthetic_sample_holds_all_that_the_bundle_takes():
     motion = MotionInput(channels=2, rate_hz=50, window_s=2, mean=(1.0, 2.0), std=(1.0, 1.0), samples_per_token=10)
     audio = AudioInput(max_duration_s=30.0, token_stride=160)
-    found = synthetic([audio, FramesInput(height=8, width=12), motion])
+    vocabulary = FileEntry(path="text/vocab.txt", sha256="0" * 64, size_bytes=9)
+    text = TextInput(vocabulary=vocabulary, vocabulary_size=9)
+    found = synthetic([audio, FramesInput(height=8, width=12), motion, text])
     assert found.audio is not None
     assert not found.audio.any()
     assert found.frames.shape == (1, 8, 12, 3)
     assert found.motion.shape == (100, 2)
+    assert found.text
     assert found.label is None
     assert synthetic([FramesInput(height=8, width=12)]).audio is None

@@ -172,3 +172,9 @@ def test_motion_names_a_sample_and_its_absence_changes_no_name():
     assert _digest(walk) == _digest(replace(walk, label="walk", source="elsewhere"))
     parts = [repr(("<f4", (4,))).encode(), bytes(16), repr(None).encode()]  # as before there was motion
     assert _digest(bare) == hashlib.sha256(b"".join(parts)).digest()
+
+
+def test_a_text_names_a_sample_too():
+    bare = Sample(np.zeros(4, np.float32), None)
+    dog, cat = (replace(bare, text=text) for text in ("a dog", "a cat"))
+    assert len({_digest(one) for one in (bare, dog, cat)}) == 3

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from mmcl_edge.data.items import MediaItem, kind_of, pair_files
+from mmcl_edge.data.items import MediaItem, pair_files, told_by
 from mmcl_edge.data.readers.index_files import Place, hashed_split
 from mmcl_edge.data.readers.rows import DatasetReader, IndexedReader, Row
 from mmcl_edge.errors import InputError
@@ -57,7 +57,7 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _items(folder: Path) -> tuple[MediaItem, ...]:
-    files = [path for path in folder.iterdir() if path.is_file() and kind_of(path) and not path.name.startswith(".")]
+    files = told_by(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     return pair_files(files, label=folder.name)
 
 
