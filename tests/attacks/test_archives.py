@@ -435,3 +435,34 @@ def test_a_delta_made_against_another_pack_of_the_same_form(workspace, delta, tm
     workspace.install_pack(other)
     _refused(workspace, delta, "should give tensors")
     assert sha256_bytes((there.path / "pack.json").read_bytes()) == there.digest
+
+
+def _positions(size):
+    """Every byte of the first headers, and a spread of the others."""
+    return sorted({*range(0, min(size, 600)), *range(600, size, 97), *range(size - 1100, size, 7)})
+
+
+@pytest.mark.parametrize("kind", ["whole", "delta"])
+def test_no_byte_may_differ(workspace, pack, tmp_path, kind):
+    """What carries the expected pack has one form, signatures apart: whichever byte is changed, it is refused."""
+    (pack / "signatures.json").unlink()
+    file = tmp_path / "a"
+    write_archive(pack, file, parent=workspace.current_pack() if kind == "delta" else None)
+    good, before = file.read_bytes(), snapshot(workspace.root)
+    for position in _positions(len(good)):
+        file.write_bytes(good[:position] + bytes([good[position] ^ 1]) + good[position + 1 :])
+        with pytest.raises(PackError):
+            open_archive(file, workspace.packs_path, expected_digest=pack.name)
+    assert snapshot(workspace.root) == before
+
+
+@pytest.mark.parametrize("kind", ["whole", "delta"])
+def test_no_byte_may_be_missing(workspace, pack, tmp_path, kind):
+    file = tmp_path / "a"
+    write_archive(pack, file, parent=workspace.current_pack() if kind == "delta" else None)
+    good, before = file.read_bytes(), snapshot(workspace.root)
+    for size in _positions(len(good)):
+        file.write_bytes(good[:size])
+        with pytest.raises(PackError):
+            open_archive(file, workspace.packs_path, expected_digest=pack.name)
+    assert snapshot(workspace.root) == before
