@@ -181,11 +181,7 @@ class KeyStore:
             KeyFileError: there is no such key.
             StorageError: the folder cannot be written.
         """
-        if from_environment(name) is not None:
-            raise KeyFileError(
-                f"The key {name!r} is in the environment ({variable(name)}), where it cannot be changed; "
-                "unset that, and make its successor where the environment comes from."
-            )
+        self._refuse_environment(name)
         self._set_aside(self.public(name))
         return self._write(name, passphrase)
 
@@ -196,6 +192,7 @@ class KeyStore:
             KeyFileError: there is no such key.
             StorageError: the folder cannot be written.
         """
+        self._refuse_environment(name)
         key = self.public(name)
         if key.status != "active":
             return key
@@ -270,6 +267,13 @@ class KeyStore:
             raise KeyFileError(
                 f"The private part of {name!r} belongs to the key {found[:16]}..., but its public part is "
                 f"{expected[:16]}...; if a change of keys was cut short, run 'mmcl-edge keys rotate {name}' again."
+            )
+
+    def _refuse_environment(self, name: str) -> None:
+        if from_environment(name) is not None:
+            raise KeyFileError(
+                f"The key {name!r} is in the environment ({variable(name)}), where it cannot be changed; "
+                "unset that, and make its successor where the environment comes from."
             )
 
     def _named(self, key: PublicKey, name: str, file: Path) -> PublicKey:

@@ -149,8 +149,11 @@ def test_the_environment_may_hold_the_private_part(keys, monkeypatch):
     elsewhere = KeyStore(keys.folder / "none")
     assert elsewhere.signer("online").public_key.keyid == key.keyid
     assert elsewhere.public("online").keyid == key.keyid
-    with pytest.raises(KeyFileError, match="environment"):
-        keys.rotate("online")
+    before = snapshot(keys.folder)
+    for change in (keys.rotate, keys.revoke):
+        with pytest.raises(KeyFileError, match="environment"):
+            change("online")
+    assert snapshot(keys.folder) == before
 
 
 def test_the_environment_must_hold_a_private_key(keys, monkeypatch):
