@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from mmcl_edge.bundle import AudioInput, FramesInput, MotionInput
-from mmcl_edge.errors import InputError
+from mmcl_edge.bundle import AudioInput, FileEntry, FramesInput, MotionInput, TextInput
+from mmcl_edge.errors import BundleError, InputError, IntegrityError
 from mmcl_edge.runtime.preprocess import Preprocessor, prepare_audio, prepare_frames, prepare_motion
 from mmcl_edge.types import Sample
 from tests.motion import swing
+from tests.texts import PIECES, VOCABULARY
 
 SOUND = AudioInput(max_duration_s=30.0, token_stride=320)
 FIXED = AudioInput(max_duration_s=30.0, fixed_samples=32_000)
@@ -129,3 +132,43 @@ def test_motion_is_taken_by_a_bundle_with_a_backbone_for_it_alone():
 def test_a_spec_of_motion_that_does_not_fit_itself_is_refused(change: dict[str, object]):
     with pytest.raises(ValueError, match=r"should have|greater than|whole number of tokens"):
         MotionInput.model_validate(MOTION.model_dump() | change)
+
+
+def text_spec(folder: Path, **changes: object) -> TextInput:
+    (folder / "text").mkdir(exist_ok=True)
+    (folder / "text" / "vocab.txt").write_bytes(VOCABULARY)
+    vocabulary = FileEntry.of(folder, "text/vocab.txt")
+    return TextInput.model_validate({"vocabulary": vocabulary, "vocabulary_size": len(PIECES), **changes})
+
+
+def test_a_text_becomes_ids_that_all_count(tmp_path: Path):
+    prepare = Preprocessor({"text": text_spec(tmp_path, max_tokens=6)}, tmp_path)
+    item = prepare(prepare.sample(None, None, text="  A dog\nbarks "))["text"]
+    assert [PIECES[one] for one in item.values[0].tolist()] == ["[CLS]", "a", "dog", "bark", "##s", "[SEP]"]
+    assert (item.values.dtype, item.tokens, item.total_tokens) == (torch.int64, 6, 6)
+    longer = prepare(Sample(None, None, text="a dog barks a dog barks"))["text"]
+    assert torch.equal(longer.values, item.values)
+
+
+def test_a_text_is_taken_by_a_bundle_with_a_backbone_for_it_alone(tmp_path: Path):
+    with_text, without = Preprocessor({"text": text_spec(tmp_path)}, tmp_path), Preprocessor({"audio": SOUND})
+    assert without.sample(np.zeros(16_000, np.float32), None, text="\ud83d").text is None
+    with pytest.raises(InputError, match="Expected a sample with audio, but note has none"):
+        without(Sample(None, None, source="note", text="a dog"))
+    with pytest.raises(InputError, match="Expected a sample with text, but bark has none"):
+        with_text(Sample(np.zeros(16_000, np.float32), None, source="bark"))
+    with pytest.raises(InputError, match="should be a str, but it is a list"):
+        with_text.sample(None, None, text=["a", "dog"])  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="all are None"):
+        with_text.sample(None, None)
+
+
+def test_a_vocabulary_that_is_not_the_bundles_is_refused(tmp_path: Path):
+    spec = text_spec(tmp_path)
+    with pytest.raises(BundleError, match=f"should hold {len(PIECES) + 1} pieces, but holds {len(PIECES)}"):
+        Preprocessor({"text": spec.model_copy(update={"vocabulary_size": len(PIECES) + 1})}, tmp_path)
+    with pytest.raises(BundleError, match="none was given"):
+        Preprocessor({"text": spec})
+    (tmp_path / "text" / "vocab.txt").write_bytes(VOCABULARY.replace(b"dog", b"cow"))
+    with pytest.raises(IntegrityError, match="its bytes were changed"):
+        Preprocessor({"text": spec}, tmp_path)
