@@ -59,6 +59,9 @@ class CutStore(Store):
     def list(self, prefix: str) -> Iterator[Stored]:
         return self.inner.list(prefix)
 
+    def flush(self) -> None:
+        self.inner.flush()
+
     def put(self, path: str, data: bytes | Path) -> None:
         self._write(path, lambda: self.inner.put(path, data))
 

@@ -6,6 +6,8 @@
 3. The next snapshot, created on the condition that there is none: here it is decided. Who comes second is told so.
 4. The timestamp, replaced on the condition that it is the one that was read.
 
+Each step is on the disk before the next (``Store.flush``).
+
 A cut before 3 changes nothing that anyone reads. A cut between 3 and 4 leaves a whole snapshot that devices do not see
 yet: the next command of any admin goes on from it, and signs the timestamp.
 """
@@ -93,6 +95,7 @@ class Commit:
         in_parallel(lambda item: store.put(*item), list(self._content.items()))
         versions = dict(in_parallel(self._write_role, list(self._edits.items())))
         meta = dict(self._view.meta) | {f"{name}.json": MetaFile(number) for name, number in versions.items()}
+        store.flush()
         snapshot = Metadata(Snapshot(version=version, expires=self._expiry(Snapshot.type), meta=meta))
         self._sign(snapshot, Snapshot.type)
         data = snapshot.to_bytes()
@@ -101,6 +104,7 @@ class Commit:
                 "Another admin changed the fleet at the same moment and was first; nothing of this command reached "
                 "the devices. Run it again."
             )
+        store.flush()
         self.write_timestamp(MetaFile.from_data(version, data, ["sha256"]))
 
     def write_timestamp(self, snapshot: MetaFile) -> None:
@@ -123,6 +127,7 @@ class Commit:
             self._sign(metadata, Timestamp.type)
             data = metadata.to_bytes()
             if store.replace(path, data, seen[0]) if seen is not None else store.create(path, data):
+                store.flush()
                 return
         raise ConflictError("Other admins keep changing the fleet; run the command again when they are done.")
 

@@ -7,12 +7,13 @@ Rules, in the order in which every call performs them:
 3. What is read is refused above the caller's limit: by the stated size before reading, and by the count while reading.
 4. What remains is one ``StoreError`` sentence, without the URL's secrets.
 
-Writing is all or nothing on every backend. ``create`` writes only where nothing is, ``replace`` only over the object
-that was read: two admins never overwrite one another.
+Writing is all or nothing on every backend; in a folder, ``flush`` makes it outlast a power cut. ``create`` writes only
+where nothing is, ``replace`` only over the object that was read: two admins never overwrite one another.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -22,7 +23,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmcl_edge.errors import MissingObjectError, OversizedObjectError, StoreError
+from mmcl_edge.fileio import write_atomic
+from mmcl_edge.fleet.parallel import in_parallel
 from mmcl_edge.fleet.store_backends import Backend, open_backend
+from mmcl_edge.fleet.store_errors import classify
 from mmcl_edge.fleet.store_retry import FIRST_DELAY_S, RETRIES, Retry
 
 if TYPE_CHECKING:
@@ -80,6 +84,7 @@ class Store:
     def __init__(self, backend: Backend, *, retries: int = RETRIES, first_delay_s: float = FIRST_DELAY_S) -> None:
         self._backend = backend
         self._retry = Retry(backend.shown, retries=retries, first_delay_s=first_delay_s)
+        self._unflushed: set[Path] = set()
 
     @classmethod
     def open(
@@ -171,6 +176,19 @@ class Store:
         replaced = self._retry.run(f"write {path}", once)
         return replaced or (len(attempts) > 1 and self._holds(path, data))
 
+    def flush(self) -> None:
+        """Return once everything that was written is on the disk, where the store is a folder; others see to it.
+
+        Raises:
+            StoreError: the disk fails.
+        """
+        files, self._unflushed = self._unflushed, set()
+        try:
+            in_parallel(_fsync, sorted(files))
+            in_parallel(_fsync, sorted({file.parent for file in files}))
+        except OSError as error:
+            raise classify(error, self.url, "flush").error from None
+
     def exists(self, path: str) -> bool:
         """Whether there is an object at ``path``.
 
@@ -244,6 +262,8 @@ class Store:
         import obstore
 
         obstore.put(store, path, data, **options)
+        if self._backend.folder is not None:
+            self._unflushed.add(self._backend.folder / path)
 
     def _create(self, path: str, data: bytes) -> bool:
         from obstore.exceptions import AlreadyExistsError, PreconditionError
@@ -282,7 +302,7 @@ class Store:
         with FileLock(folder / LOCK_NAME):
             unchanged = self._holds(path, seen.data)
             if unchanged:
-                self._put(self._backend.store, path, data)
+                write_atomic(folder / path, data)
         return unchanged
 
     def _holds(self, path: str, data: bytes) -> bool:
@@ -290,6 +310,16 @@ class Store:
             return self.get(path, len(data)) == data
         except (MissingObjectError, OversizedObjectError):
             return False
+
+
+def _fsync(path: Path) -> None:
+    """Make a file or a folder that is still there last."""
+    with suppress(FileNotFoundError):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _oversized(path: str, size: int, limit: int) -> OversizedObjectError:

@@ -35,6 +35,12 @@ from tests.founded import Clock, Cut, CutStore, Keys, founded, new_keys, pack, s
 from tests.webstore import files, served
 
 
+@pytest.fixture(autouse=True)
+def _quick_disk(monkeypatch):
+    """What is cut here is processes, not power: nothing needs to reach the disk."""
+    monkeypatch.setattr("mmcl_edge.fleet.store._fsync", lambda path: None)
+
+
 @pytest.fixture
 def store(tmp_path):
     return Store.open(str(tmp_path / "store"), create=True)

@@ -116,6 +116,26 @@ def test_delete_is_idempotent(tmp_path):
     assert not store.exists("a")
 
 
+def test_flush_reaches_every_file_and_folder_once(tmp_path, monkeypatch):
+    synced: list[str] = []
+    monkeypatch.setattr("mmcl_edge.fleet.store._fsync", lambda path: synced.append(path.name))
+    store = Store.open(str(tmp_path / "store"), create=True)
+    store.put("a/one", b"1")
+    store.put("a/one", b"2")
+    store.create("a/two", b"2")
+    store.flush()
+    assert synced == ["one", "two", "a"]
+    store.flush()
+    assert len(synced) == 3
+
+
+def test_what_an_interrupted_write_left_is_not_listed(tmp_path):
+    store = Store.open(str(tmp_path))
+    store.put("inbox/a", b"")
+    (tmp_path / "inbox" / "b#1").write_bytes(b"half")
+    assert [entry.path for entry in store.list("inbox")] == ["inbox/a"]
+
+
 @pytest.mark.parametrize(
     ("url", "message"),
     [
