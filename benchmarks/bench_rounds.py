@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import shutil
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -110,7 +111,7 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> dict:
                 "round": report.round,
                 "merged": len(report.merged),
                 "late": sum(age > 0 for _, age in report.merged.values()),
-                "refused": len(report.refused),
+                "refused": sorted(set(report.refused.values())),
                 "rejected": report.rejected,
             }
             for report in reports
@@ -167,6 +168,7 @@ def one_device(root: Path, order: Order, task: str) -> Answer:
 def receive(rounds: Rounds, jobs: list) -> RoundReport:
     for number, job in enumerate(jobs):
         rounds.receive(job.result(), sender=str(number))
+        print(f"round {rounds.number}: {rounds.arrived} answers", file=sys.stderr, flush=True)
     return rounds.close()
 
 

@@ -58,7 +58,8 @@ def open_engine(
         name: which.
         workers: how many work side by side; ``None`` is one for each core this process may use. On a cluster that is
             running already, the cluster decides.
-        address: of a Ray cluster (``auto``, ``HOST:6379`` or ``ray://HOST:10001``); ``None`` starts one here.
+        address: of a Ray cluster (``auto``, ``HOST:6379`` or ``ray://HOST:10001``); ``None`` is the one that
+            RAY_ADDRESS names, or one that starts here.
 
     Raises:
         InputError: no such engine, fewer than one worker, or an address for an engine that has none.

@@ -26,9 +26,9 @@ RETRIES = 1
 class RayExecutor(Executor):
     """Each unit of work is one Ray task with one core.
 
-    Connects to the cluster at ``address``, or starts a local one with ``workers`` cores, without dashboard and usage
-    statistics, that ends with ``shutdown`` and takes work from nobody else. Where this process is connected already,
-    that connection is used and kept.
+    Connects to the cluster at ``address`` (or RAY_ADDRESS), or starts a local one with ``workers`` cores, without
+    dashboard and usage statistics, that ends with ``shutdown`` and takes work from nobody else. Where this process is
+    connected already, that connection is used and kept.
 
     Raises:
         MissingExtraError: Ray is not installed.
@@ -36,7 +36,8 @@ class RayExecutor(Executor):
     """
 
     def __init__(self, *, workers: int, address: str | None = None) -> None:
-        self._ray = _import_ray(guarded=address is None)
+        address = address or os.environ.get("RAY_ADDRESS")
+        self._ray = _import_ray(guarded=not address)
         self._owner = not self._ray.is_initialized()
         if self._owner:
             self._connect(workers, address)

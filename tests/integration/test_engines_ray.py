@@ -1,6 +1,7 @@
 """A real local Ray behind the executor seam, in a process of its own, since Ray warns of much."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -51,11 +52,13 @@ try:
     executor.submit(abs, 1)
 except RuntimeError as error:
     found["after"] = str(error)
-try:
-    with open_engine("ray", address="127.0.0.1:1"):
-        pass
-except MmclEdgeError as error:
-    found["nowhere"] = [type(error).__name__, str(error)]
+for name, address in {"nowhere": "127.0.0.1:1", "named": None}.items():
+    os.environ["RAY_ADDRESS"] = "127.0.0.1:2"
+    try:
+        with open_engine("ray", address=address):
+            pass
+    except MmclEdgeError as error:
+        found[name] = [type(error).__name__, str(error)]
 print(json.dumps(found))
 """
 
@@ -74,7 +77,8 @@ def found(packs, tmp_path_factory):
     program = tmp_path_factory.mktemp("ray") / "program.py"
     program.write_text(PROGRAM)
     command = [sys.executable, str(program), *map(str, packs)]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert run.returncode == 0, run.stderr[-4000:]
     return json.loads(run.stdout.splitlines()[-1])
 
@@ -124,3 +128,4 @@ def test_a_cluster_that_is_not_there_is_told_in_a_sentence(found):
     assert name == "WorkerError"
     assert "127.0.0.1:1" in sentence
     assert "--engine process" in sentence
+    assert "127.0.0.1:2" in found["named"][1]
