@@ -97,8 +97,8 @@ class AdaptView:
         self.epochs_done = epoch
         each_s = (time.monotonic() - self._trained_s) / (epoch - self._from_epoch)
         left = f"; {_seconds(each_s * (self.epochs - epoch))} left" if epoch < self.epochs else ""
-        named = ", ".join(f"{name} {value:.3f}" for name, value in losses.items())
-        self._say(f"epoch {epoch}/{self.epochs}: {named}{left}")
+        named = ": " + ", ".join(f"{name} {value:.3f}" for name, value in losses.items()) if losses else ""
+        self._say(f"epoch {epoch}/{self.epochs}{named}{left}")
 
     def _say(self, text: str) -> None:
         if self._bar is not None:

@@ -39,7 +39,13 @@ COMMANDS = {
     "calibrate": Entry(
         "mmcl_edge.commands.calibrate", "Make the pack say how sure it is, or the bundle int8, from calibration data."
     ),
-    "pack": Entry("mmcl_edge.commands.pack", "List, show, use and roll back what was learned."),
+    "pack": Entry("mmcl_edge.commands.pack", "List, show, use, roll back, export, sign, verify and compare packs."),
+    "sync": Entry("mmcl_edge.commands.sync", "Fetch the pack that the fleet released, try it, and use it."),
+    "mark-good": Entry("mmcl_edge.commands.mark_good", "Confirm the pack on trial."),
+    "push": Entry("mmcl_edge.commands.push", "Upload what this device learned to the fleet's inbox."),
+    "keys": Entry("mmcl_edge.commands.keys", "Make, show, rotate and revoke keys: this device's, or the fleet's."),
+    "fleet": Entry("mmcl_edge.commands.fleet", "Found a fleet, release packs to it, and see how it stands (admin)."),
+    "merge": Entry("mmcl_edge.commands.merge", "Merge packs of many devices into one, and judge it (admin)."),
     "warmup": Entry("mmcl_edge.commands.warmup", "Load and run each forward graph once (TensorRT: build its engine)."),
     "bench": Entry("mmcl_edge.commands.bench", "Compare learners on streams, and report the result."),
     "doctor": Entry("mmcl_edge.commands.doctor", "Check this installation and its workspace."),

@@ -114,6 +114,7 @@ def _digest(text: str) -> str:
 
 
 _SENTENCES = {
+    "nothing-released": "The fleet has released nothing yet; sync again later.",
     "in-use": "The released pack is in use now.",
     "on-trial": "The released pack is on trial: run 'mmcl-edge mark-good' if all is well, or the next sync goes back.",
     "up-to-date": "Nothing to do: the released pack is in use.",
@@ -127,8 +128,8 @@ _SENTENCES = {
 
 def _human(result: Mapping[str, Any]) -> str:
     rows = [
-        ("channel", f"{result['channel']} (release {result['counter']})"),
-        ("released", result["pack"]),
+        ("channel", f"{result['channel']} (release {result['counter']})" if result["counter"] else result["channel"]),
+        ("released", result["pack"] or "nothing"),
         ("in use", result["in_use"] or "none"),
     ]
     if result["fetched_bytes"]:

@@ -29,7 +29,7 @@ from typing import Literal
 from mmcl_edge.errors import ExpiredError, InputError, IntegrityError, PackError
 from mmcl_edge.fleet.health import TOLERANCE, Examination, Examiner, RuntimeExaminer, complaint
 from mmcl_edge.fleet.joining import Invitation, Membership, OpenStore, membership
-from mmcl_edge.fleet.layout import MAX_DOCUMENT_BYTES, SETTINGS_TARGET, Release, Settings, parse
+from mmcl_edge.fleet.layout import MAX_DOCUMENT_BYTES, SETTINGS_TARGET, STABLE, Release, Settings, channel_target, parse
 from mmcl_edge.fleet.staging import stage, staging_folder
 from mmcl_edge.fleet.store import Store
 from mmcl_edge.fleet.sync_state import Applied, Verdict, clock_complaint, decide, named_by
@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 _SUSPICIOUS = timedelta(days=30)
 """A timestamp that holds longer than this is compared with the lifetime that the fleet gives its timestamps."""
 
-Outcome = Literal["in-use", "on-trial", "refused", "rolled-back"] | Verdict
+Outcome = Literal["nothing-released", "in-use", "on-trial", "refused", "rolled-back"] | Verdict
 MakeExaminer = Callable[[Iterable[Sample]], Examiner]
 
 
@@ -79,8 +79,8 @@ class SyncReport:
     Attributes:
         outcome: what became of the release.
         channel: that was looked at.
-        counter: of its release.
-        pack: that it names.
+        counter: of its release; 0 where nothing was ever released.
+        pack: that it names; ``None`` where nothing was ever released.
         in_use: the pack in use now: the released one, or a child of it with what this device learned.
         before: the pack that was in use when the sync began.
         reason: why it was refused, rolled back or left alone.
@@ -95,7 +95,7 @@ class SyncReport:
     outcome: Outcome
     channel: str
     counter: int
-    pack: str
+    pack: str | None
     in_use: str | None = None
     before: str | None = None
     reason: str | None = None
@@ -165,7 +165,26 @@ class _Sync:
             raise
         folder = self.workspace.current_pack()
         before = None if folder is None else folder.name
-        verdict = decide(member.state, release, current=before, ancestors=self._lineage(before))
+        joined = member.fingerprint if member.joining else None
+        if release is None:
+            member.record.write(member.state.looked(_now()))
+            return SyncReport(
+                outcome="nothing-released",
+                channel=member.state.channel,
+                counter=0,
+                pack=None,
+                in_use=before,
+                before=before,
+                settled=settled,
+                joined=joined,
+            )
+        verdict = decide(
+            member.state,
+            release,
+            current=before,
+            ancestors=self._lineage(before),
+            stands_on=self._lineage(before, stop=release.pack),
+        )
         state = member.state.saw(release, _now())
         member.record.write(state)
         report = SyncReport(
@@ -176,15 +195,15 @@ class _Sync:
             in_use=before,
             before=before,
             settled=settled,
-            joined=member.fingerprint if member.joining else None,
+            joined=joined,
         )
         if verdict in ("fetch", "go-back"):
             return self._brought(member, release, report)
         refusal = state.refusal(named_by(release))
         return report if refusal is None else replace(report, reason=refusal.reason)
 
-    def _refreshed(self, member: Membership) -> tuple[Membership, Release]:
-        """Rule 2: the release of the device's channel."""
+    def _refreshed(self, member: Membership) -> tuple[Membership, Release | None]:
+        """Rule 2: the release of the device's channel; ``None`` where a new fleet has released nothing yet."""
         self.request.on_stage("refresh trust")
         now, state, client = _now(), member.state, member.client
         problem = clock_complaint(now, expires=None, refreshed=state.refreshed)
@@ -204,14 +223,15 @@ class _Sync:
             if problem is None or problem in str(error):
                 raise
             raise ExpiredError(f"{error} {problem}") from error
-        return member, client.release(state.channel)
+        new = state.channel == STABLE and STABLE not in state.seen
+        return member, None if new and not client.has(channel_target(STABLE)) else client.release(state.channel)
 
-    def _lineage(self, digest: str | None) -> frozenset[str]:
+    def _lineage(self, digest: str | None, *, stop: str | None = None) -> frozenset[str]:
         """Digests of the packs that ``digest`` was learned on top of, as far as they are here."""
         with suppress(PackError):
             if digest is not None:
                 manifest, _ = read_manifest(self.workspace.packs_path / digest)
-                return ancestors(manifest, self.workspace.packs_path)
+                return ancestors(manifest, self.workspace.packs_path, stop=stop)
         return frozenset()
 
     def _brought(self, member: Membership, release: Release, report: SyncReport) -> SyncReport:
@@ -222,27 +242,38 @@ class _Sync:
             released = read_pack(
                 staged.folder, expected_digest=release.pack, bundle_digest=self.workspace.bundle_family()
             )
-            pack = released if report.outcome == "go-back" else self._with_own(released, release, folder)
+            pack = self._with_own(released, release, folder)
             return self._tried(pack, named_by(release), report)
 
     def _with_own(self, released: Pack, release: Release, folder: Path) -> Pack:
         """Rule 5: what this device learned and the release lacks, on top of it, where sums make that exact."""
-        current = self.workspace.current_pack()
-        if current is None or released.config.learner != "analytic":
+        own = self._own(release)
+        if own is None or released.config.learner != "analytic":
             return released
         from mmcl_edge.fleet.carry import carried
 
-        if self._lineage(current.name) & set(release.withdrawn):
-            logger.warning("the pack in use was learned on top of a withdrawn one, so nothing of it is kept")
-            return released
         try:
-            contents = carried(released, read_pack(current))
+            contents = carried(released, read_pack(own))
         except InputError as error:
             logger.warning("what this device learned cannot be put on top of the release: %s", error)
             return released
         if contents is None:
             return released
         return read_pack(folder / "own" / write_pack(folder / "own", contents))
+
+    def _own(self, release: Release) -> Path | None:
+        """The newest pack here that the pack in use stands on, or it itself, which no withdrawn pack went into."""
+        left, withdrawn = [self.workspace.current_digest()], set(release.withdrawn)
+        while left:
+            digest = left.pop(0)
+            folder = self.workspace.packs_path / str(digest)
+            if digest is None or not folder.is_dir():
+                continue
+            if not {digest, *self._lineage(digest, stop=release.pack)} & withdrawn:
+                return folder
+            with suppress(PackError):
+                left += [parent.digest for parent in read_manifest(folder)[0].parents]
+        return None
 
     def _tried(self, pack: Pack, target: Applied, report: SyncReport) -> SyncReport:
         """Rules 6 to 10 for a pack that lies outside ``packs/``, or is there already."""

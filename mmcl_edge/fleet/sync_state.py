@@ -5,8 +5,9 @@
 ``decide`` follows these rules, in this order:
 
 1. A release older than one this device has seen, or another one under the same counter, is an attack.
-2. The pack in use is withdrawn: the released one takes its place, whatever rules 4 to 6 say.
-3. The pack in use is the one released: nothing to do.
+2. The pack in use is the one released: nothing to do.
+3. The pack in use is withdrawn, or stands on a withdrawn one (other than through the released one): the released one
+   takes its place, whatever rules 4 to 6 say.
 4. This release was refused here before (it failed the health check, or its trial was not confirmed): left alone,
    until the channel moves on.
 5. The pack in use was learned on top of the released one: left alone.
@@ -78,8 +79,11 @@ class DeviceState(FrozenModel):
         channel = release.channel
         seen = {**self.seen, channel: Seen(counter=release.counter, pack=release.pack)}
         kept = tuple(one for one in self.refused if one.channel != channel or one.counter >= release.counter)
-        refreshed = when if self.refreshed is None else max(when, self.refreshed)
-        return self.model_copy(update={"seen": seen, "refused": kept, "refreshed": refreshed, "channel": channel})
+        return self.looked(when).model_copy(update={"seen": seen, "refused": kept, "channel": channel})
+
+    def looked(self, when: datetime) -> DeviceState:
+        """After trust was refreshed, and nothing was released yet."""
+        return self.model_copy(update={"refreshed": when if self.refreshed is None else max(when, self.refreshed)})
 
     def used(self, release: Applied) -> DeviceState:
         """After ``release`` came into use."""
@@ -99,7 +103,14 @@ class DeviceState(FrozenModel):
         return next(found, None)
 
 
-def decide(state: DeviceState, release: Release, *, current: str | None, ancestors: Collection[str] = ()) -> Verdict:
+def decide(
+    state: DeviceState,
+    release: Release,
+    *,
+    current: str | None,
+    ancestors: Collection[str] = (),
+    stands_on: Collection[str] = (),
+) -> Verdict:
     """What to do about ``release`` (the rules stand in the module docstring).
 
     Args:
@@ -107,16 +118,17 @@ def decide(state: DeviceState, release: Release, *, current: str | None, ancesto
         release: the channel's, verified.
         current: digest of the pack in use.
         ancestors: digests of the packs that it was learned on top of, as far as they are here.
+        stands_on: those of them that it does not have through the released pack alone.
 
     Raises:
         TrustError: the release is older than one seen before, or another under the same counter.
     """
     check_monotonic(state, release)
     named = named_by(release)
-    if current is not None and current in release.withdrawn:
-        return "go-back"
     if named.pack == current:
         return "up-to-date"
+    if {current, *stands_on} & set(release.withdrawn):
+        return "go-back"
     if state.refusal(named) is not None:
         return "refused-before"
     if named.pack in ancestors:

@@ -501,3 +501,17 @@ def test_trials_need_no_fleet_to_be_settled(joined: FleetDevice, fleet: SmallFle
     shutil.rmtree(joined.workspace.trust_path / "fleet")
     with joined.workspace.lock():
         assert "given up" in Trials(joined.workspace, lambda trial: None).settle()
+
+
+def test_a_device_may_join_before_anything_was_released(device: FleetDevice, fleet: SmallFleet):
+    report = device.join(fleet)
+    assert (report.outcome, report.counter, report.pack, report.in_use) == ("nothing-released", 0, None, None)
+    assert report.joined == fingerprint(fleet)
+    assert device.sync().outcome == "nothing-released"
+    fleet.publish(device.pack())
+    assert device.sync().outcome == "in-use"
+
+
+def test_a_channel_that_does_not_exist_is_a_sentence(joined: FleetDevice):
+    with pytest.raises(MissingObjectError, match="kitchens"):
+        joined.sync(invitation=Invitation(channel="kitchens"))
