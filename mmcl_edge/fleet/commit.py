@@ -14,7 +14,7 @@ yet: the next command of any admin goes on from it, and signs the timestamp.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -41,15 +41,24 @@ class Commit:
         now: the time that expiries count from.
         lifetimes: how long metadata is good.
         successor: a root that is about to replace the present one: everything is signed for both.
+        written: told the versions of timestamp and snapshot once they are in the store.
     """
 
     def __init__(
-        self, view: View, signers: Signers, now: datetime, lifetimes: Lifetimes, *, successor: Root | None = None
+        self,
+        view: View,
+        signers: Signers,
+        now: datetime,
+        lifetimes: Lifetimes,
+        *,
+        successor: Root | None = None,
+        written: Callable[[int, int], None] | None = None,
     ) -> None:
         self._view = view
         self._signers = signers
         self._now = now
         self._lifetimes = lifetimes
+        self._written = written
         self._roots: list[Root] = [view.root.signed, *([successor] if successor is not None else [])]
         self._edits: dict[str, Targets] = {}
         self._content: dict[str, bytes] = {}
@@ -128,6 +137,8 @@ class Commit:
             data = metadata.to_bytes()
             if store.replace(path, data, seen[0]) if seen is not None else store.create(path, data):
                 store.flush()
+                if self._written is not None:
+                    self._written(version, snapshot.version)
                 return
         raise ConflictError("Other admins keep changing the fleet; run the command again when they are done.")
 

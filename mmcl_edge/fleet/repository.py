@@ -106,7 +106,11 @@ class Repository:
 
     def commit(self, view: View, *, successor: Root | None = None) -> Commit:
         """An empty change on top of ``view``."""
-        return Commit(view, self.signers, self.clock(), view.settings().lifetimes, successor=successor)
+        lifetimes = view.settings().lifetimes
+        return Commit(view, self.signers, self.clock(), lifetimes, successor=successor, written=self._remember)
+
+    def _remember(self, timestamp: int, snapshot: int) -> None:
+        self.memory = self.memory.model_copy(update={"timestamp": timestamp, "snapshot": snapshot})
 
     def complete(self, view: View) -> bool:
         """Sign the timestamp that an admin who was cut short left out; returns whether there was one to sign."""
