@@ -15,7 +15,7 @@ shared layer, and sums of an analytic head). Then, each timed, with its peak mem
     refresh     a new device: root to release, over a store that counts; then the same device again
 
     python benchmarks/bench_fleet_scale.py [--packs 10,100,1000,10000] [--engine process] [--compare 1000]
-        [--rows FILE] [--picture docs/scale.svg]
+        [--rows docs/scale.jsonl] [--table FILE] [--picture docs/scale.svg]
 
 Each size is a process of its own. Prints one JSON line a size, and one an engine for ``--compare``; ``--rows`` keeps
 them, and ``--picture`` draws those that are kept.
@@ -34,11 +34,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from mmcl_edge.config import MethodConfig
 from mmcl_edge.fleet.engines import as_finished, available_cores, in_chunks, in_order, open_engine
@@ -73,8 +74,11 @@ def main() -> None:
         with arguments.rows.open("a") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
         rows = [json.loads(line) for line in arguments.rows.read_text().splitlines()]
+    scale = [row for row in rows if row["benchmark"] == "fleet_scale"]
+    if arguments.table:
+        arguments.table.write_text(table(scale))
     if arguments.picture:
-        picture([row for row in rows if row["benchmark"] == "fleet_scale"], arguments.picture)
+        picture(scale, arguments.picture)
 
 
 def parse() -> argparse.Namespace:
@@ -85,6 +89,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--engine", default="process", choices=("process", "thread", "ray"))
     parser.add_argument("--compare", type=int, default=0, help="compare the engines at this size")
     parser.add_argument("--rows", type=Path, help="file that rows are added to")
+    parser.add_argument("--table", type=Path, help="Markdown file with the rows that are kept")
     parser.add_argument("--picture", type=Path, help="SVG file")
     parser.add_argument("--folder", type=Path, help="for scratch: some 200 KB a pack")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
@@ -103,22 +108,35 @@ def child(count: int, engine: str, only: str, folder: Path | None) -> str:
 
 
 class Meter:
-    """Seconds and peak memory (MB) by stage; the peak is of this process, workers come beside it."""
+    """By stage: seconds, seconds of processor time, peak memory (MB).
+
+    Processor time is that of this process and its workers together, and says what the work costs even where other
+    programs keep the machine busy. The peak is of this process; workers come beside it.
+    """
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self.cpu_seconds: dict[str, float] = {}
         self.peak_mb: dict[str, float] = {}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Time what is done inside."""
         Path("/proc/self/clear_refs").write_text("5")
-        started = time.perf_counter()
+        started, used = time.perf_counter(), processor_seconds()
         yield
         self.seconds[name] = round(time.perf_counter() - started, 4)
+        self.cpu_seconds[name] = round(processor_seconds() - used, 4)
         found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
         self.peak_mb[name] = round(int(found[1]) / 1024, 1) if found else 0.0
         print(f"{name}: {self.seconds[name]} s", file=sys.stderr, flush=True)
+
+
+def processor_seconds() -> float:
+    """User and system time of this process and of its workers, those that ended included."""
+    own = psutil.Process()
+    times = [own.cpu_times(), *(worker.cpu_times() for worker in own.children(recursive=True))]
+    return sum(one.user + one.system for one in times) + times[0].children_user + times[0].children_system
 
 
 def measure(count: int, engine: str, only: str, folder: Path | None) -> dict:
@@ -178,6 +196,7 @@ def everything(folder: Path, count: int, engine: str) -> dict:
     return {
         "benchmark": "fleet_scale",
         "seconds": meter.seconds,
+        "cpu_seconds": meter.cpu_seconds,
         "peak_mb": meter.peak_mb,
         "pack_kb": round(sum(size_of(pack) for pack in packs[:100]) / min(count, 100) / 1e3, 1),
         "merged_kb": round(size_of(folder / "merged" / merged.digest) / 1e3, 1),
@@ -193,21 +212,20 @@ def compare(folder: Path, count: int, engine: str) -> dict:
     """The stages that go through an engine."""
     from mmcl_edge.fleet.merge import MergeOptions, merge_packs
 
-    signers, seconds = new_keys(count), {}
+    signers, meter = new_keys(count), Meter()
     with open_engine("process") as executor:
         made = as_finished(executor, make_packs, [(folder / "packs", chunk) for chunk in chunks_of(signers)])
         packs = [pack for _, found in made for pack in found]
-    started = time.perf_counter()
-    with open_engine(engine) as executor:
-        get_ready(executor)
-        seconds["start"] = time.perf_counter() - started
-        started = time.perf_counter()
-        merge_packs(packs, folder / "merged", method="mean", executor=executor, options=MergeOptions(outliers=False))
-        seconds["merge"] = time.perf_counter() - started
-        started = time.perf_counter()
-        evaluate_all(executor, packs)
-        seconds["evaluate"] = time.perf_counter() - started
-    return {"benchmark": "fleet_engines", "seconds": {name: round(value, 3) for name, value in seconds.items()}}
+    options = MergeOptions(outliers=False)
+    with ExitStack() as stack:
+        with meter.stage("start"):
+            executor = stack.enter_context(open_engine(engine))
+            get_ready(executor)
+        with meter.stage("merge"):
+            merge_packs(packs, folder / "merged", method="mean", executor=executor, options=options)
+        with meter.stage("evaluate"):
+            evaluate_all(executor, packs)
+    return {"benchmark": "fleet_engines", "seconds": meter.seconds, "peak_mb": meter.peak_mb}
 
 
 # The fleet
@@ -468,11 +486,31 @@ def size_of(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.iterdir())
 
 
-# The picture
+# The page
+
+
+def table(rows: Sequence[dict]) -> str:
+    """Seconds by stage and size, and the largest memory, as Markdown."""
+    last = {row["packs"]: row for row in rows}
+    sizes = sorted(last)
+    lines = [["stage: seconds (of them processor time)", *(f"{size:,}" for size in sizes)], ["---"] * (1 + len(sizes))]
+    for stage in STAGES:
+        pairs = [[last[size][kind][stage] for kind in ("seconds", "cpu_seconds")] for size in sizes]
+        lines.append([stage, *(f"{seconds_text(wall)} ({seconds_text(used)})" for wall, used in pairs)])
+    lines.append(["peak MB, `collect`", *(f"{last[size]['peak_mb']['collect']:.0f}" for size in sizes)])
+    lines.append(["peak MB, `merge`", *(f"{last[size]['peak_mb']['merge']:.0f}" for size in sizes)])
+    lines.append(["accuracy, a pack", *(f"{last[size]['accuracy_of_a_pack']:.2f}" for size in sizes)])
+    lines.append(["accuracy, merged", *(f"{last[size]['accuracy_merged']:.2f}" for size in sizes)])
+    lines.append(["load when begun", *(f"{last[size]['load_1min']:.1f}" for size in sizes)])
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def seconds_text(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def picture(rows: Sequence[dict], file: Path) -> None:
-    """Seconds of every stage, and milliseconds of it a pack, over the number of devices; both axes are logarithmic."""
+    """Processor seconds of every stage, and milliseconds of it a device, over the number of devices; logarithmic."""
     import matplotlib as mpl
 
     mpl.use("svg")
@@ -483,10 +521,10 @@ def picture(rows: Sequence[dict], file: Path) -> None:
     sizes = sorted(last)
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.6), sharex=True)
     for stage in STAGES:
-        seconds = [last[size]["seconds"][stage] for size in sizes]
+        seconds = [max(0.01, last[size]["cpu_seconds"][stage]) for size in sizes]  # the clock ticks in hundredths
         axes[0].plot(sizes, seconds, marker="o", label=stage)
         axes[1].plot(sizes, [1e3 * one / size for one, size in zip(seconds, sizes, strict=True)], marker="o")
-    axes[0].set_ylabel("seconds")
+    axes[0].set_ylabel("seconds of processor time")
     axes[1].set_ylabel("milliseconds a device")
     for axis in axes:
         axis.set_xscale("log")
