@@ -134,8 +134,9 @@ class Workspace:
         return workspace_lock(self.root, blocking=blocking)
 
     def _sweep(self) -> None:
-        places = [self.root, *(self.root / name for name in _FOLDERS), *self.replay_path.glob("*")]
-        places += self.runs_path.glob("*")
+        places = [self.root, *(self.root / name for name in _FOLDERS)]
+        for folder in (self.replay_path, self.runs_path, self.trust_path):
+            places += folder.glob("*")
         if not any(next(place.glob(f"{STAGING_PREFIX}*"), None) for place in places):
             return
         with suppress(LockedError, StorageError), self.lock():

@@ -34,12 +34,13 @@ def command(
       mmcl-edge push 3fa94c --max-kbps 256
       mmcl-edge push --share-exemplars --json
     """  # noqa: D301
-    from mmcl_edge.commands.passphrase import signer_for
+    from mmcl_edge.commands.passphrase import key_store, signer_for
     from mmcl_edge.fleet.push import push
     from mmcl_edge.packs.keys import DEVICE_KEY
     from mmcl_edge.runtime.workspace import Workspace
 
     workspace = Workspace().open()
+    _ = key_store(DEVICE_KEY).public(DEVICE_KEY)  # a device without a key is told how to make one
     signer = signer_for(DEVICE_KEY)
     with progress("Push", quiet=as_json) as report:
         result = push(

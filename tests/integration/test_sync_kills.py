@@ -155,6 +155,7 @@ def test_pack_use_is_killed(template: Template, tmp_path: Path, children: ForkSe
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("examine", [True, False], ids=["with the runtime", "writing alone"])
 def test_sync_is_killed_three_hundred_times(
     template: Template, tmp_path: Path, children: ForkServerContext, examine: bool
@@ -164,6 +165,7 @@ def test_sync_is_killed_three_hundred_times(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_pack_use_is_killed_three_hundred_times(template: Template, tmp_path: Path, children: ForkServerContext):
     target = partial(use_in_child, source=template.source)
     kill_at_random_moments(with_exemplars(template), tmp_path, partial(start, children, target), MANY, follow=False)

@@ -65,6 +65,22 @@ def test_decisions(state, found, current, ancestors, verdict):
     assert decide(state, found, current=current, ancestors=ancestors) == verdict
 
 
+# name: (the release withdraws, what the pack in use stands on, what to do)
+WITHDRAWN_BELOW = {
+    "learned on top of a withdrawn one": ((A,), (A,), "go-back"),
+    "a withdrawn one went into the release": ((A,), (), "on-top"),
+    "nothing withdrawn below": ((C,), (A,), "on-top"),
+}
+
+
+@pytest.mark.parametrize(("withdrawn", "stands_on", "verdict"), WITHDRAWN_BELOW.values(), ids=WITHDRAWN_BELOW)
+def test_what_stands_on_a_withdrawn_pack_goes_back(withdrawn, stands_on, verdict):
+    found = release(B, 2, withdrawn=withdrawn)
+    own = "d" * 64
+    assert decide(USED_A1, found, current=own, ancestors=(A, B), stands_on=stands_on) == verdict
+    assert decide(USED_A1, found, current=B, ancestors=(A,), stands_on=(A,)) == "up-to-date"
+
+
 def test_an_older_release_is_an_attack():
     state = START.saw(release(A, 5), NOW)
     with pytest.raises(TrustError, match="rolls it back"):

@@ -305,8 +305,9 @@ def test_names_are_brought_to_one_unicode_form(workspace):
 
 
 def test_open_sweeps_what_was_interrupted(workspace):
+    (workspace.trust_path / "fleet").mkdir()
     before = snapshot(workspace.root)
-    for place in (workspace.root, workspace.packs_path, workspace.runs_path):
+    for place in (workspace.root, workspace.packs_path, workspace.runs_path, workspace.trust_path / "fleet"):
         (place / ".staging-x").mkdir()
         (place / ".staging-x" / "half").write_text("half")
     workspace.open()
