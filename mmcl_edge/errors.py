@@ -39,6 +39,10 @@ class PackError(IntegrityError):
     """A pack is missing, broken, of an unsupported schema, or made for another bundle."""
 
 
+class VectorIndexError(IntegrityError):
+    """An index of embeddings is missing, broken, or older than or foreign to the pack in use."""
+
+
 class SignatureError(PackError):
     """A pack's signatures are missing, changed, of another pack, or fewer than required."""
 

@@ -1,0 +1,328 @@
+"""``mmcl-edge index``: make files findable by any modality that the pack in use has in its shared space."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from mmcl_edge.commands.console import emit, json_option, progress, table
+from mmcl_edge.commands.options import provider_option, threads_option
+from mmcl_edge.data.crossmodal import MODALITIES
+from mmcl_edge.errors import InputError
+
+if TYPE_CHECKING:
+    from mmcl_edge.runtime.engine import Runtime
+    from mmcl_edge.runtime.index_items import Origin
+    from mmcl_edge.types import Sample
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+FOLDER_NAME = "index"
+"""Of the index in the workspace."""
+MAX_LISTED = 5
+"""Skipped files that are named; all are counted."""
+
+
+def _modality(text: str) -> Callable[[Decorated], Decorated]:
+    return click.option("--modality", type=click.Choice(MODALITIES), metavar="M", help=text)
+
+
+def _place(name: str) -> Callable[[Decorated], Decorated]:
+    text = "The index's folder.  [default: index/ in the workspace]"
+    return click.option(name, "folder", type=click.Path(path_type=Path), metavar="DIR", help=text)
+
+
+_pack_option = click.option("--pack", metavar="P", help="A pack's folder or digest.  [default: the one in use]")
+_bundle_option = click.option(
+    "--bundle", type=click.Path(path_type=Path), metavar="DIR", help="A bundle's folder.  [default: the installed one]"
+)
+
+
+@click.group()
+def command() -> None:
+    """Make files findable by what they show, sound like or say.
+
+    The pack in use must have a shared space (mmcl-edge adapt --modality M --mediator text).
+    """
+
+
+@command.command()
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="DIR|FILE...")
+@_modality("Take every file as this: text image video sound speech motion.  [default: by its kind; sounds as sound]")
+@_place("--out")
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Where the names in a new index start.  [default: the deepest folder that holds everything named]",
+)
+@_pack_option
+@_bundle_option
+@provider_option
+@threads_option
+@json_option
+def build(
+    paths: tuple[Path, ...],
+    modality: str | None,
+    folder: Path | None,
+    root: Path | None,
+    pack: str | None,
+    bundle: Path | None,
+    provider: str,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Put files in the index, or bring it up to date with them.
+
+    Files that did not change are not read again, and those that are gone from a folder named are taken out. A run that
+    was interrupted goes on where it was. After the pack changed, everything is embedded anew.
+
+    \b
+    Examples:
+      mmcl-edge index build ~/Pictures
+      mmcl-edge index build ~/Recordings --modality speech
+      mmcl-edge index build photos sounds --root . --out ./index --json
+    """  # noqa: D301
+    from mmcl_edge.commands.predict import open_runtime
+    from mmcl_edge.runtime.index_build import embedder_of, update_index
+    from mmcl_edge.runtime.index_files import write_index
+    from mmcl_edge.runtime.index_sources import find_files
+    from mmcl_edge.runtime.lock import workspace_lock
+
+    place = _folder(folder)
+    _check_paths(paths)
+    with open_runtime(pack, bundle, provider, threads) as runtime:
+        embedder = embedder_of(runtime)
+        place.mkdir(parents=True, exist_ok=True)
+        with workspace_lock(place), progress("Indexing", quiet=as_json) as report:
+            index, start, anew = _open_or_new(place, _origin(runtime), paths, root)
+            found = find_files(paths, start, modality)
+            try:
+                done = update_index(
+                    index,
+                    found,
+                    embedder,
+                    modality=modality,
+                    on_progress=report,
+                    save=lambda part: write_index(part, place, start),
+                )
+                index.build_graphs()
+            finally:
+                if len(index) or not anew:
+                    write_index(index, place, start)
+    result = {
+        "index": click.format_filename(place),
+        "root": click.format_filename(start),
+        "items": len(index),
+        "modalities": {name: sum(entry.modality == name for entry in index.entries) for name in index.modalities},
+        "made_anew": anew,
+        "ignored": found.ignored,
+        **asdict(done),
+    }
+    emit(result, as_json, _build_text)
+
+
+@command.command()
+@click.argument("query", metavar="FILE|TEXT")
+@click.option(
+    "--as",
+    "read_as",
+    type=click.Choice(MODALITIES),
+    metavar="M",
+    help="What the query is.  [default: by its kind; a sound is a sound, words are text]",
+)
+@_modality("What to look for: text image video sound speech motion.  [default: all]")
+@click.option("-k", type=click.IntRange(min=1), default=5, show_default=True, metavar="K", help="Answers, best first.")
+@_place("--index")
+@_pack_option
+@_bundle_option
+@provider_option
+@threads_option
+@json_option
+def query(
+    query: str,
+    read_as: str | None,
+    modality: str | None,
+    k: int,
+    folder: Path | None,
+    pack: str | None,
+    bundle: Path | None,
+    provider: str,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Find what is nearest to a file, or to words.
+
+    A score of 1 is the same direction in the shared space, 0 no relation.
+
+    \b
+    Examples:
+      mmcl-edge index query "a dog that barks" --modality image
+      mmcl-edge index query question.wav --as speech --modality image -k 3
+      mmcl-edge index query photo.jpg --index ./index --json
+    """  # noqa: D301
+    import numpy as np
+
+    from mmcl_edge.commands.predict import open_runtime
+    from mmcl_edge.runtime.index_build import embedder_of
+    from mmcl_edge.runtime.index_files import read_document, read_index, root_of
+
+    place = _folder(folder)
+    sample, asked_as = _query(query, read_as)
+    document = read_document(place)
+    with open_runtime(pack, bundle, provider, threads) as runtime:
+        embedder = embedder_of(runtime)
+        index = read_index(place, _origin(runtime))
+        hits = index.search(np.asarray(embedder.embed([sample], asked_as))[0], k, modality=modality)
+    root = root_of(place, document)
+    result = {
+        "query": sample.source,
+        "as": asked_as,
+        "modality": modality,
+        "items": len(index),
+        "hits": [{**asdict(hit), "path": click.format_filename(root / hit.source)} for hit in hits],
+    }
+    emit(result, as_json, _query_text)
+
+
+@command.command()
+@_place("--index")
+@json_option
+def info(folder: Path | None, as_json: bool) -> None:
+    """Say what the index holds, which pack made it, and whether that is the one in use.
+
+    \b
+    Examples:
+      mmcl-edge index info
+      mmcl-edge index info --index ./index --json
+    """  # noqa: D301
+    from mmcl_edge.runtime.index_files import read_document, root_of
+    from mmcl_edge.runtime.workspace import Workspace
+
+    place = _folder(folder)
+    document = read_document(place)
+    workspace = Workspace()
+    in_use = workspace.current_digest() if workspace.exists() else None
+    result = {
+        "index": click.format_filename(place),
+        "root": click.format_filename(root_of(place, document)),
+        "pack": document.pack,
+        "pack_version": document.pack_version,
+        "bundle": document.bundle,
+        "width": document.dim,
+        "usable": None if in_use is None else in_use == document.pack,
+        "modalities": {shelf.modality: len(shelf.items) for shelf in document.shelves},
+        "graphs": [shelf.modality for shelf in document.shelves if shelf.graph is not None],
+        "size_bytes": sum(
+            file.size_bytes for shelf in document.shelves for file in (shelf.vectors, shelf.graph) if file is not None
+        ),
+    }
+    emit(result, as_json, _info_text)
+
+
+def _folder(folder: Path | None) -> Path:
+    from mmcl_edge.runtime.workspace import Workspace
+
+    return (Workspace().open().root / FOLDER_NAME) if folder is None else folder.expanduser().absolute()
+
+
+def _check_paths(paths: tuple[Path, ...]) -> None:
+    """Refuse what is not there before anything is opened."""
+    for path in paths:
+        if not path.exists():
+            name = click.format_filename(path)
+            raise InputError(f"Expected a file or a folder at {name}, but there is none; check the path.")
+
+
+def _origin(runtime: Runtime) -> Origin:
+    from mmcl_edge.runtime.index_items import Origin
+
+    return Origin(runtime.pack.digest, runtime.pack.manifest.version, runtime.bundle.family)
+
+
+def _open_or_new(place: Path, origin: Origin, paths: tuple[Path, ...], root: Path | None) -> tuple[Any, Path, bool]:
+    """The index to bring up to date, where its sources start, and whether it is a new one.
+
+    One that is broken, or that another pack made, gives way to a new one of the same root: it can be made again.
+    """
+    from mmcl_edge.errors import VectorIndexError
+    from mmcl_edge.runtime.index import VectorIndex
+    from mmcl_edge.runtime.index_files import exists, read_document, read_index, root_of
+    from mmcl_edge.runtime.index_sources import common_root
+
+    wanted = None if root is None else root.resolve()
+    if exists(place):
+        try:
+            known = root_of(place, read_document(place))
+            if wanted not in (None, known):
+                raise InputError(
+                    f"Expected the root of the index in {place}, which is {known}, but --root is {wanted}; "
+                    "leave it out, or make another index with --out."
+                )
+            wanted = known
+            return read_index(place, origin), known, False
+        except VectorIndexError as error:
+            click.echo(f"The index is made anew: {error}", err=True)
+    return VectorIndex(origin), wanted or common_root(paths), True
+
+
+def _query(query: str, read_as: str | None) -> tuple[Sample, str]:
+    """The query as a sample, and its modality: a file that is there, or words."""
+    from mmcl_edge.data.items import kind_of
+    from mmcl_edge.data.pair_folder import decode_file
+    from mmcl_edge.runtime.index_sources import fits, modality_of
+    from mmcl_edge.types import Sample
+
+    path = Path(query)
+    if os.path.isfile(query):  # and not path.is_file(): words may be too long to be a path
+        modality = read_as or modality_of(path)
+        if modality is None or not fits(path, modality):
+            raise InputError(
+                f"Expected a file of {read_as or 'text, image, video or sound'} to search with, but "
+                f"{click.format_filename(path)} is not one; name another, or say what it is with --as."
+            )
+        return decode_file(path, modality), modality
+    if read_as not in (None, "text") or kind_of(path) is not None:
+        raise InputError(f"Expected a file at {click.format_filename(path)}, but there is none; check the path.")
+    if not query.strip():
+        raise InputError("Expected a file or words to search with, but the query is empty; say what to look for.")
+    return Sample(None, None, source="the query", text=query.strip()), "text"
+
+
+def _build_text(result: Mapping[str, Any]) -> str:
+    held = ", ".join(f"{count} {name}" for name, count in result["modalities"].items()) or "nothing"
+    lines = [
+        f"{result['items']} items ({held}) in {result['index']}",
+        f"embedded {result['embedded']}, unchanged {result['unchanged']}, taken out {result['removed']}, "
+        f"skipped {len(result['skipped'])}, of other kinds {result['ignored']}",
+        *(f"skipped: {reason}" for _, reason in result["skipped"][:MAX_LISTED]),
+    ]
+    if len(result["skipped"]) > MAX_LISTED:
+        lines.append(f"and {len(result['skipped']) - MAX_LISTED} more")
+    return "\n".join(lines)
+
+
+def _query_text(result: Mapping[str, Any]) -> str:
+    if not result["hits"]:
+        return f"Nothing found: the index has no {result['modality'] or 'items'}."
+    rows = [(f"{hit['score']:.3f}", hit["modality"], hit["path"]) for hit in result["hits"]]
+    return table(("score", "modality", "file"), rows)
+
+
+def _info_text(result: Mapping[str, Any]) -> str:
+    usable = {None: "no pack is in use", True: "in use", False: "not in use: build the index again"}[result["usable"]]
+    rows = [
+        ("index", result["index"]),
+        ("names start at", result["root"]),
+        ("pack", f"{result['pack'][:16]}, version {result['pack_version']} ({usable})"),
+        ("bundle", result["bundle"][:16]),
+        ("items", ", ".join(f"{count} {name}" for name, count in result["modalities"].items()) or "none"),
+        ("width", result["width"]),
+        ("graphs", ", ".join(result["graphs"]) or "none: every search is exact"),
+        ("size", f"{result['size_bytes'] / 1e6:.1f} MB"),
+    ]
+    return table(("fact", "value"), rows)

@@ -1,0 +1,78 @@
+"""What an index holds and answers: items, where they came from, hits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mmcl_edge.errors import VectorIndexError
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What embedded the items of an index.
+
+    Attributes:
+        pack: digest of the pack.
+        pack_version: its version.
+        bundle: the bundle's family.
+    """
+
+    pack: str
+    pack_version: int
+    bundle: str
+
+    def check(self, in_use: Origin, where: str) -> None:
+        """Rule 1.
+
+        Raises:
+            VectorIndexError: another bundle, a newer pack, or another one is in use.
+        """
+        again = "run 'mmcl-edge index build' on the same files to embed them anew"
+        if self.bundle != in_use.bundle:
+            raise VectorIndexError(
+                f"{where} was made with the bundle {self.bundle[:16]}, but {in_use.bundle[:16]} is in use; {again}."
+            )
+        if self.pack == in_use.pack:
+            return
+        if self.pack_version < in_use.pack_version:
+            raise VectorIndexError(
+                f"{where} is older than the pack in use: it was made with version {self.pack_version} "
+                f"({self.pack[:16]}), and version {in_use.pack_version} ({in_use.pack[:16]}) is in use; {again}."
+            )
+        raise VectorIndexError(
+            f"{where} was made with the pack {self.pack[:16]} (version {self.pack_version}), but {in_use.pack[:16]} "
+            f"(version {in_use.pack_version}) is in use; {again}, or go back with 'mmcl-edge pack use'."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One item: a file, as one modality.
+
+    Attributes:
+        source: its path relative to the index's root, with ``/`` between the parts.
+        modality: what it is there as; a sound file may be a sound and speech.
+        size_bytes: of the file when it was embedded.
+        mtime_ns: its time of change then.
+        sha256: of its content then.
+    """
+
+    source: str
+    modality: str
+    size_bytes: int = 0
+    mtime_ns: int = 0
+    sha256: str = ""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What no two items of an index share."""
+        return self.modality, self.source
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """An answer of a search: ``score`` is the cosine, 1 for the same direction."""
+
+    source: str
+    modality: str
+    score: float
