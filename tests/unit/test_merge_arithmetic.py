@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmcl_edge.fleet.merge import arithmetic
@@ -34,6 +34,7 @@ def ties_in_words(values, base, weights, density):
 
 
 @pytest.mark.parametrize("density", [0.05, 0.2, 0.5, 1.0])
+@settings(deadline=None, max_examples=20)
 @given(seed=st.integers(0, 1000))
 def test_ties_is_trim_elect_and_disjoint_mean(density, seed):
     rng = np.random.default_rng(seed)
@@ -101,6 +102,7 @@ def test_slerp_takes_more_in_one_after_the_other():
     np.testing.assert_allclose(arithmetic.slerp(arithmetic.gram(values), weights) @ values, expected, atol=1e-12)
 
 
+@settings(deadline=None, max_examples=20)
 @given(seed=st.integers(0, 200))
 def test_the_geometric_median_is_nowhere_worse(seed):
     rng = np.random.default_rng(seed)

@@ -79,8 +79,8 @@ class Evaluator:
         with torch.no_grad():
             for name, value in model.named_parameters():
                 value.copy_(squares[name] / max(1, len(prepared)))
-            for value in model.buffers():
-                value.zero_()
+            for frozen in model.buffers():
+                frozen.zero_()
         return {name: value.numpy() for name, value in model_tensors(model).items()}
 
 

@@ -29,10 +29,8 @@ from mmcl_edge.fleet.merge.experts import Union
 from mmcl_edge.fleet.merge.labels import Labels
 from mmcl_edge.fleet.merge.reading import REAL, Array, Source, out_dtype
 from mmcl_edge.packs.confidence import PREFIX as CONFIDENCE
-from mmcl_edge.packs.tensors import DTYPES
+from mmcl_edge.packs.tensors import DTYPES, SUMS_PREFIX
 
-SUMS = "analytic."
-"""Names of tensors of sums begin so."""
 Grouping = Literal["part", "tensor"]
 _BLOCK = re.compile(r"blocks\.(\d+)\.(?:router|experts\.([^.]+)\.(.+))")
 Key = tuple[str, int]
@@ -117,6 +115,8 @@ class Plan:
 
 @dataclass
 class _Unit:
+    """A unit; ``holders`` are the *kinds* that have it. Packs that hold the same units at the same bytes are a kind."""
+
     shape: tuple[int, ...]
     dtypes: set[str] = field(default_factory=set)
     holders: dict[int, Raw] = field(default_factory=dict)
@@ -134,8 +134,8 @@ class Planner:
 
     def __init__(self, sources: Sequence[Source], labels: Labels, union: Union, base: Source | None = None) -> None:
         self.sources, self.labels, self.union, self.base = sources, labels, union, base
-        self._kinds: dict[tuple[Raw, ...], tuple[Raw, ...]] = {}
-        self._all: list[tuple[Raw, ...]] = []
+        self._kinds: dict[tuple[Raw, ...], int] = {}
+        self._members: list[list[int]] = []  # sources of each kind
         self._position = {
             (block, number, row): position
             for block, placed in union.blocks.items()
@@ -154,7 +154,7 @@ class Planner:
         units = self._units()
         slots = self._slots(units)
         keys = sorted(units)
-        shared = [key for key in keys if len(units[key].holders) > 1 and units[key].dtypes <= REAL]
+        shared = [key for key in keys if self._several(units[key]) and units[key].dtypes <= REAL]
         base = {raw.key: raw for raw in self._raws(len(self.sources), self.base)} if self.base else {}
         for key in [key for key in base if key in units and base[key].shape != units[key].shape]:
             raise self._shapes(key, self.base, base[key].shape, units[key].shape)
@@ -163,12 +163,12 @@ class Planner:
         copies: list[list[Copy]] = [[] for _ in self.sources]
         for key in keys:
             if key not in places:
-                number, raw = next(iter(units[key].holders.items()))
+                kind, raw = min(units[key].holders.items(), key=lambda item: self._members[item[0]][0])
+                number = self._members[kind][0]
                 start = max(key[1], 0) * rows[key[0]]
                 copies[number].append(Copy(raw.begin, raw.dtype, raw.length, key[0], start))
         runs = tuple(
-            (key[0], max(key[1], 0) * rows[key[0]], places[key], next(iter(units[key].holders.values())).length)
-            for key in shared
+            (key[0], max(key[1], 0) * rows[key[0]], places[key], math.prod(units[key].shape)) for key in shared
         )
         return Plan(
             slots=slots,
@@ -197,7 +197,7 @@ class Planner:
             return []
         found: list[Raw] = []
         for name, entry in source.layout:
-            if name.startswith((CONFIDENCE, SUMS)):
+            if name.startswith((CONFIDENCE, SUMS_PREFIX)):
                 continue
             match = _BLOCK.fullmatch(name)
             if match and match[2] is None:
@@ -240,15 +240,22 @@ class Planner:
         units: dict[Key, _Unit] = {}
         for number, source in enumerate(self.sources):
             raws = tuple(self._raws(number, source))
-            raws = self._kinds.setdefault(raws, raws)  # packs of one kind share one
-            self._all.append(raws)
+            kind = self._kinds.setdefault(raws, len(self._kinds))
+            if kind < len(self._members):
+                self._members[kind].append(number)
+                continue
+            self._members.append([number])
             for raw in raws:
                 unit = units.setdefault(raw.key, _Unit(raw.shape))
                 if unit.shape != raw.shape:
                     raise self._shapes(raw.key, source, raw.shape, unit.shape)
                 unit.dtypes.add(raw.dtype)
-                unit.holders.setdefault(number, raw)
+                unit.holders[kind] = raw
         return units
+
+    def _several(self, unit: _Unit) -> bool:
+        """Whether more than one pack has it."""
+        return sum(len(self._members[kind]) for kind in unit.holders) > 1
 
     def _shapes(self, key: Key, source: Source | None, found: tuple[int, ...], other: tuple[int, ...]) -> MergeError:
         digest = "" if source is None else source.digest[:16]
@@ -281,7 +288,7 @@ class Planner:
     def _groups(
         self, shared: Sequence[Key], units: Mapping[Key, _Unit], base: Mapping[Key, Raw], grouping: Grouping
     ) -> tuple[dict[Key, int], tuple[Group, ...], dict[Key, int]]:
-        numbers: dict[tuple[str, tuple[int, ...], bool], int] = {}
+        numbers: dict[tuple[str, tuple[int, ...], bool], int] = {}  # by part, kinds that hold it, and the base
         sizes: list[int] = []
         places, group_of, place = {}, {}, 0
         for key in shared:
@@ -293,7 +300,10 @@ class Planner:
             sizes[number] += count
             places[key], group_of[key] = place, number
             place += count
-        groups = tuple(Group(*identity, sizes[number]) for identity, number in numbers.items())
+        groups = tuple(
+            Group(part, tuple(sorted(one for kind in kinds for one in self._members[kind])), in_base, sizes[number])
+            for (part, kinds, in_base), number in numbers.items()
+        )
         return places, groups, group_of
 
     def _part(self, key: Key, grouping: Grouping) -> str:
@@ -306,8 +316,12 @@ class Planner:
         return ".".join(parts[:2]) if parts[0] == "blocks" else parts[0]
 
     def _pieces(self, places: Mapping[Key, int], group_of: Mapping[Key, int]) -> list[tuple[Piece, ...]]:
-        made = {raws: _joined([raw for raw in raws if raw.key in places], places, group_of) for raws in self._kinds}
-        return [made[raws] for raws in self._all]
+        found: list[tuple[Piece, ...]] = [()] * len(self.sources)
+        for raws, kind in self._kinds.items():
+            pieces = _joined([raw for raw in raws if raw.key in places], places, group_of)
+            for number in self._members[kind]:
+                found[number] = pieces
+        return found
 
 
 def _joined(raws: Sequence[Raw], places: Mapping[Key, int], group_of: Mapping[Key, int]) -> tuple[Piece, ...]:

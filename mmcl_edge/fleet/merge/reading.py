@@ -2,7 +2,8 @@
 
 Rules, performed in this order:
 
-1. ``verify`` reads a pack once, whole, by all the rules of ``read_pack``; then it keeps what merging needs to know of
+1. ``verify`` reads a pack once, whole, by all the rules of ``read_pack``, and its sums, if it has some, by those of
+   ``addends_of``; then it keeps what merging needs to know of
    it (labels, experts, where each tensor lies) and forgets the values. What many packs say alike is kept once.
 2. Tensors that are stored as fp16 are seen under their plain names; those of a pack stored as int8 are widened once,
    into a scratch file.
@@ -28,7 +29,7 @@ from mmcl_edge.fileio import canonical_json, write_atomic
 from mmcl_edge.packs import Expert, PackManifest, Parent, read_pack
 from mmcl_edge.packs.manifest import TENSORS_NAME
 from mmcl_edge.packs.precision import plain_name, precision_of, restored
-from mmcl_edge.packs.tensors import DTYPES, TensorEntry
+from mmcl_edge.packs.tensors import DTYPES, SUMS_PREFIX, TensorEntry
 
 Array = NDArray[Any]
 Layout = tuple[tuple[str, TensorEntry], ...]
@@ -132,6 +133,10 @@ def verify(path: Path, scratch: Path) -> Source:
     """
     before = _stamp(path / TENSORS_NAME)
     pack = read_pack(path)
+    if any(name.startswith(SUMS_PREFIX) for name in pack.entries):
+        from mmcl_edge.learners.analytic.addends import addends_of
+
+        addends_of(pack)
     manifest: PackManifest = pack.manifest
     precision = precision_of(pack.entries)
     size = max((entry.end for entry in pack.entries.values()), default=0)

@@ -82,13 +82,13 @@ def gather(
     places = [place for name in names for place in _expand(Path(name))]
     given = _checked_weights(weights, len(places))
     found, broken = _verified(places, scratch, skip_broken, find, executor, on_read)
-    alike, known, repeated = Alike(), dict[str, tuple[Source, float]](), dict[str, None]()
+    known, repeated = dict[str, tuple[Source, float]](), dict[str, None]()
     for source, weight in zip(found, given, strict=True):
         if source is None:
             continue
         if source.digest in known:
             repeated[source.digest] = None
-        known.setdefault(source.digest, (alike.source(source), weight))
+        known.setdefault(source.digest, (source, weight))
     ordered = [known[digest] for digest in sorted(known)]
     return Gathered(
         tuple(source for source, _ in ordered),
@@ -139,13 +139,14 @@ def _verified(
 ) -> tuple[list[Source | None], list[Broken]]:
     found: list[Source | None] = []
     broken: list[Broken] = []
+    alike = Alike()
     folders = [_opened(place, scratch, find) for place in places]
     shards = [(folders[start : start + SHARD], scratch) for start in range(0, len(folders), SHARD)]
     with engine(executor) as pool:
         for results in in_order(pool, _verify_all, shards, window=workers_of(pool) + 1):
             for result in results:
                 if isinstance(result, Source):
-                    found.append(result)
+                    found.append(alike.source(result))
                     continue
                 place = places[len(found)]
                 if not skip_broken:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mmcl_edge.errors import InputError, IntegrityError, MergeError
-from mmcl_edge.fleet.merge.plan import SUMS
 from mmcl_edge.fleet.merge.reading import Array, Source, opened, tensor
 from mmcl_edge.fleet.merge.sum_outliers import Means, class_means, misplaced
+from mmcl_edge.packs.tensors import SUMS_PREFIX
 
 if TYPE_CHECKING:
     from mmcl_edge.learners.analytic.addends import Entry
@@ -40,7 +40,7 @@ class MergedSums:
 
 def has_sums(source: Source) -> bool:
     """Whether a pack carries sums."""
-    return any(name.startswith(SUMS) for name, _ in source.layout)
+    return any(name.startswith(SUMS_PREFIX) for name, _ in source.layout)
 
 
 def merge_sums(
@@ -97,7 +97,7 @@ class _Held:
 
     @property
     def prefix(self) -> str:
-        return f"{SUMS}{self.id}."
+        return f"{SUMS_PREFIX}{self.id}."
 
     def heads(self) -> set[str]:
         names = (name for name, _ in self.source.layout if name.startswith(self.prefix))
