@@ -2,24 +2,16 @@
 
 import json
 
-import click
 import pytest
 from click.testing import CliRunner
 
-from mmcl_edge.commands.main import Entry, MainGroup
+from mmcl_edge.commands.main import cli
 from mmcl_edge.commands.passphrase import PASSPHRASE_VARIABLE
 from mmcl_edge.fileio import sha256_bytes
 from mmcl_edge.packs.keys import KEYS_VARIABLE, KeyStore
 from mmcl_edge.runtime.workspace import HOME_VARIABLE
 from tests.builders import snapshot
 from tests.founded import pack
-
-TABLE = {name: Entry(f"mmcl_edge.commands.{name}", "") for name in ("fleet", "keys")}
-
-
-@click.group(cls=MainGroup, entries=TABLE)
-def cli():
-    pass
 
 
 @pytest.fixture(autouse=True)
