@@ -35,7 +35,9 @@ training of ours has been; a few such weights would decide every answer, and spo
 MAX_SUM = 1e15
 """Sums of the analytic head and statistics of a calibration: a thousand million samples whose features are 1,000."""
 
-_SUMS = ("analytic.", "confidence.")
+SUMS_PREFIX = "analytic."
+"""Names of tensors that are sums of the analytic learner begin so; they stay exact."""
+_SUMS = (SUMS_PREFIX, "confidence.")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,255}")
 _ADVICE = "fetch the pack again"
 
