@@ -52,6 +52,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--quorum", type=float, default=0.8, help="share of answers that closes a round")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--through", choices=("flower", "process"), default="flower")
+    parser.add_argument(
+        "--features", type=Path, help="folder of frozen features to use and to fill; default: a new one"
+    )
     parser.add_argument("--scratch", type=Path, help="folder for a gigabyte")
     return parser.parse_args()
 
@@ -61,10 +64,10 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> dict:
     reader = open_dataset(arguments.dataset, arguments.data)
     train, test = (select(reader.rows, split=split) for split in ("train", "test"))
     classes = sorted({row.label for row in train})
-    clock = {}
+    features, clock = arguments.features or scratch / "features", {}
 
     started = time.perf_counter()
-    central = new_workspace(scratch / "central", bundle, scratch / "features")
+    central = new_workspace(scratch / "central", bundle, features.absolute())
     for row in train:
         copy(row, central.task_folder("all"))
     adapt(central, AdaptRequest("all", method=METHOD, adapt=HOW, threads=1))
@@ -73,7 +76,7 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> dict:
     started = time.perf_counter()
     held = divide(train, classes, arguments.clients)
     for number, rows in enumerate(held):
-        workspace = new_workspace(scratch / "devices" / str(number), bundle, scratch / "features")
+        workspace = new_workspace(scratch / "devices" / str(number), bundle, features.absolute())
         for task, label in zip(TASKS, sorted({row.label for row in rows}), strict=True):
             for row in rows:
                 if row.label == label:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -38,10 +40,16 @@ class SubspaceProjection:
         self.features = min(dim, most)
         self.weight: Tensor | None = None
         if dim > most:
-            drawn = torch.randn(dim, most, generator=generator_for(0, "subspace", name), dtype=torch.float64)
-            basis, triangle = torch.linalg.qr(drawn)
-            self.weight = (basis * triangle.diagonal().sign()).float()  # the same signs whatever library decomposes
+            self.weight = _orthonormal(dim, most, name)
 
     def __call__(self, h: Tensor) -> Tensor:
         """Features ``(n, D)`` to ``(n, M)``, float32."""
         return h.float() if self.weight is None else h.float() @ self.weight
+
+
+@lru_cache(maxsize=4)
+def _orthonormal(dim: int, most: int, name: str) -> Tensor:
+    """``W`` of a subspace; a process that makes many learners decomposes once (seconds where D is some thousands)."""
+    drawn = torch.randn(dim, most, generator=generator_for(0, "subspace", name), dtype=torch.float64)
+    basis, triangle = torch.linalg.qr(drawn)
+    return (basis * triangle.diagonal().sign()).float()  # the same signs whatever library decomposes
