@@ -187,7 +187,9 @@ def _prepared(
     with staging_folder(workspace) as folder:
         copy = folder / pack.digest
         with storage_errors(copy):
-            shutil.copytree(pack.path, copy)
+            copy.mkdir()
+            for file in pack.path.iterdir():
+                shutil.copyfile(file, copy / file.name)
         sign_pack(copy, signer)
         archive, parent = _smaller(workspace, pack, copy, folder)
     index, exemplars = _exemplars(workspace, pack.digest) if share_exemplars else (SharedIndex(), b"")

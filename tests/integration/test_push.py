@@ -16,7 +16,7 @@ from mmcl_edge.fleet.store import Store
 from mmcl_edge.fleet.throttle import TokenBucket
 from mmcl_edge.packs import read_pack
 from mmcl_edge.runtime.replay_store import ReplayStore
-from tests.builders import OTHER_BUNDLE, snapshot
+from tests.builders import OTHER_BUNDLE, on_full_disk, snapshot
 from tests.fleets import FleetDevice, SmallFleet
 from tests.pushing import SMALL, PushingDevice, collected, inbox
 
@@ -276,3 +276,38 @@ def test_many_at_once_give_the_same_as_one_by_one(device: PushingDevice, tmp_pat
         found = collected(device, many, parent_of=lambda digest: device.made / digest, executor=executor)
     assert found == expected
     assert snapshot(one) == snapshot(many)
+
+
+def test_a_web_server_that_can_only_be_read_is_told(device: PushingDevice):
+    from tests.webstore import plain, served
+
+    device.learn(3.0)
+    with served(plain(device.fleet.folder)) as url, pytest.raises(StoreError, match="only be read"):
+        device.push(url=url)
+
+
+def test_a_full_disk_at_every_write_of_a_push_changes_no_pack_and_the_next_push_goes_on(
+    device: PushingDevice, out: Path
+):
+    device.learn(3.0)
+    links, packs = device.links(), snapshot(device.workspace.packs_path)
+    with device.workspace.lock():
+        refusals = list(on_full_disk(lambda: device.push()))
+    assert len(refusals) > 5
+    assert all("no space is left" in str(refused) for refused in refusals[:-1])
+    assert (device.links(), snapshot(device.workspace.packs_path)) == (links, packs)
+    assert device.push().repeated
+    assert collected(device, out)[0].status == "new"
+
+
+def test_a_full_disk_at_every_write_of_a_collection_is_a_sentence_and_the_next_one_goes_on(
+    device: PushingDevice, out: Path
+):
+    pack = device.learn(3.0)
+    device.push(share_exemplars=True)
+    for refused in on_full_disk(lambda: collected(device, out)):
+        assert refused is None or "no space is left" in str(refused)
+        if (out / pack.name).exists():
+            read_pack(out / pack.name, expected_digest=pack.name)
+    assert collected(device, out)[0].status == "collected"
+    assert read_pack(out / pack.name).digest == pack.name

@@ -515,3 +515,26 @@ def test_a_device_may_join_before_anything_was_released(device: FleetDevice, fle
 def test_a_channel_that_does_not_exist_is_a_sentence(joined: FleetDevice):
     with pytest.raises(MissingObjectError, match="kitchens"):
         joined.sync(invitation=Invitation(channel="kitchens"))
+
+
+def test_a_web_server_that_serves_the_folder_is_enough_to_follow(device: FleetDevice, fleet: SmallFleet):
+    from tests.webstore import plain, served
+
+    first, second = device.pack(), device.pack(1.0)
+    fleet.publish(first)
+    with served(plain(fleet.folder)) as url:
+        assert device.join(fleet, url=url).in_use == first.name
+        fleet.publish(second, parents=[first])
+        assert device.sync().delta_from == first.name
+
+
+def test_a_sync_that_finds_nothing_to_do_imports_neither_torch_nor_onnxruntime(joined: FleetDevice):
+    import subprocess
+    import sys
+
+    code = (
+        "import sys\nfrom mmcl_edge.fleet.sync import sync\nfrom mmcl_edge.runtime.workspace import Workspace\n"
+        "assert sync(Workspace(sys.argv[1])).outcome == 'up-to-date'\n"
+        "sys.exit(7 if {'torch', 'onnxruntime'} & set(sys.modules) else 0)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(joined.workspace.root)], check=False).returncode == 0
