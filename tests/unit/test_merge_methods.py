@@ -7,6 +7,10 @@ import numpy as np
 import pytest
 
 from mmcl_edge.fleet.merge import MergeOptions, arithmetic, merge_packs, products, streaming
+from mmcl_edge.fleet.merge.experts import unite
+from mmcl_edge.fleet.merge.labels import reconcile
+from mmcl_edge.fleet.merge.plan import Planner
+from mmcl_edge.fleet.merge.reading import verify
 from mmcl_edge.packs import read_pack
 from tests.merging import fleet, stacked, values
 
@@ -142,3 +146,14 @@ def test_the_manifest_says_where_it_comes_from(six, tmp_path):
     assert manifest.sample_counts == {"ant": 5, "bee": 5}  # the base's samples count once
     assert manifest.confidence is None
     assert any("not calibrated" in note for note in report.notes)
+
+
+def test_packs_of_one_kind_share_one_plan(six):
+    _, packs, _ = six
+    sources = [verify(pack, pack.parent) for pack in packs]
+    plan = Planner(sources, reconcile(sources), unite(sources, active=2)).plan()
+    assert len({id(pieces) for pieces in plan.pieces}) == 1
+    assert {group.holders for group in plan.groups} == {tuple(range(COUNT))}
+    assert (
+        sum(group.size for group in plan.groups) == plan.size == sum(value.size for value in values(packs[0]).values())
+    )

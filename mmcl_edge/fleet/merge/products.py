@@ -15,6 +15,8 @@ from mmcl_edge.packs.tensors import DTYPES
 CHUNK_BYTES = 64 << 20
 """Memory of one chunk: values of all packs, in float64."""
 LEAST_CHUNK = 1 << 10
+KEPT_BYTES = 128 << 20
+"""Scalar products that are kept, for whoever asks again."""
 
 
 class Products:
@@ -35,9 +37,13 @@ class Products:
         Raises:
             PackError: a file changed since it was verified.
         """
-        if group not in self._known:
-            self._known = {group: self._form(group)}  # one at a time: there may be thousands of packs
-        return self._known[group]
+        known = self._known.get(group)
+        if known is None:
+            known = self._form(group)
+            if known.nbytes + sum(other.nbytes for other in self._known.values()) > KEPT_BYTES:
+                self._known.clear()
+            self._known[group] = known
+        return known
 
     def _form(self, number: int) -> Floats:
         group = self.plan.groups[number]
