@@ -72,11 +72,11 @@ class Shelf:
             candidates: where to look; what it names is scored exactly. ``None`` looks everywhere.
         """
         if candidates is None:
-            rows, scores = None, self._matrix[: len(self)] @ query
+            rows, scores = None, _scores(self._matrix[: len(self)], query)
         else:
             named = (self._row.get(int(one)) for one in candidates(query, k))
             rows = np.array([row for row in named if row is not None], np.int64)
-            scores = self._matrix[rows] @ query
+            scores = _scores(self._matrix[rows], query)
         if len(scores) > k:
             least = np.partition(scores, len(scores) - k)[len(scores) - k]
             chosen = np.flatnonzero(scores >= least)
@@ -84,3 +84,13 @@ class Shelf:
             chosen = np.arange(len(scores))
         found = [(float(scores[i]), int(self._ids[i if rows is None else rows[i]])) for i in chosen]
         return sorted(found, key=lambda one: (-one[0], one[1]))[:k]
+
+
+def _scores(rows: Vectors, query: Vectors) -> Vectors:
+    """Dot products of rows ``(n, D)`` with ``query`` ``(D,)``: equal rows get equal scores, wherever they stand.
+
+    One thread, and not BLAS: where other programs keep the cores busy, its threads wait for each other, and 10,000 rows
+    took 19 ms in the median that take a quarter of a millisecond so.
+    """
+    scores: Vectors = np.einsum("nd,d->n", rows, query)
+    return scores

@@ -10,9 +10,8 @@ from mmcl_edge.data.crossmodal import KINDS, carrier_of
 from mmcl_edge.data.items import kind_of
 from mmcl_edge.errors import InputError
 
-TEXT_SUFFIX = ".txt"
-DEFAULT_MODALITY = {"picture": "image", "video": "video", "audio": "sound"}
-"""What a file is taken as where no modality was named; texts are texts, and tables are left alone."""
+DEFAULT_MODALITY = {"picture": "image", "video": "video", "audio": "sound", "text": "text"}
+"""Kind of a file to what it is taken as where no modality was named; tables are left alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +40,6 @@ class Found:
 
 def modality_of(path: Path) -> str | None:
     """What a file is taken as where no modality was named; ``None`` for one that is left alone."""
-    if path.suffix.lower() == TEXT_SUFFIX:
-        return "text"
     return DEFAULT_MODALITY.get(str(kind_of(path)))
 
 
@@ -53,8 +50,6 @@ def fits(path: Path, modality: str) -> bool:
         InputError: there is no such modality.
     """
     carrier_of(modality)
-    if modality == "text":
-        return path.suffix.lower() == TEXT_SUFFIX
     return kind_of(path) in KINDS[modality]
 
 

@@ -33,9 +33,16 @@ MEDIATOR = "text"
 """The modality that every pair set holds, unless another is named."""
 
 KINDS: Mapping[str, tuple[Kind, ...]] = MappingProxyType(
-    {"image": ("picture",), "video": ("video",), "sound": ("audio",), "speech": ("audio",), "motion": ("motion",)}
+    {
+        "text": ("text",),
+        "image": ("picture",),
+        "video": ("video",),
+        "sound": ("audio",),
+        "speech": ("audio",),
+        "motion": ("motion",),
+    }
 )
-"""Modality to the kinds of files that hold it; captions, which are text, are no media."""
+"""Modality to the kinds of files that hold it."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)

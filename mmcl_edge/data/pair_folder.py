@@ -174,36 +174,12 @@ def decode_file(path: Path, modality: str, *, source: str | None = None, max_fra
         MediaError: the file is missing, empty or corrupt.
     """
     name = path.name if source is None else source
-    if carrier_of(modality) == TEXT:
-        return Sample(None, None, source=name, text=read_note(path))
+    carrier_of(modality)
     kind = kind_of(path)
     if kind not in KINDS[modality]:
         raise InputError(f"{path}: expected {' or '.join(KINDS[modality])} to hold {modality}, but its kind is {kind}.")
-    parts = {"audio": "audio", "picture": "picture", "video": "video", "motion": "motion"}
-    sample = load_sample(MediaItem(None, path.stem, **{parts[kind]: path}), max_frames=max_frames)
+    sample = load_sample(MediaItem(None, path.stem, **{kind: path}), max_frames=max_frames)
     return replace(sample, audio=sample.audio if carrier_of(modality) == AUDIO else None, source=name)
-
-
-MAX_TEXT_BYTES = 1 << 20
-
-
-def read_note(path: Path) -> str:
-    """The text of a file of UTF-8.
-
-    Raises:
-        MediaError: missing, larger than 1 MiB, not UTF-8, or blank.
-    """
-    if not path.is_file() or path.stat().st_size > MAX_TEXT_BYTES:
-        raise MediaError(f"{path}: expected a text of at most 1 MiB, but there is none; check the path.")
-    try:
-        text = path.read_text(encoding="utf-8-sig").strip()
-    except UnicodeDecodeError as error:
-        raise MediaError(
-            f"{path}: expected text in UTF-8, but it does not parse ({error}); save it as UTF-8."
-        ) from error
-    if not text:
-        raise MediaError(f"{path}: expected a text, but it is empty; write something in it, or leave it out.")
-    return text
 
 
 def _files(folder: Path) -> dict[str, Path]:

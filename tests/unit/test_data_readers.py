@@ -13,6 +13,7 @@ from mmcl_edge.data.readers.samsemo import emotions
 from mmcl_edge.data.readers.uestc_mmea import G_MEAN, G_STD, median_filtered, motion_of, summed_up
 from mmcl_edge.errors import InputError, MediaError
 from tests.contract.test_reader_contract import make_ave, make_kinetics, make_samsemo, make_uestc, make_vggsound
+from tests.integration.test_data_makers import tone, write_sound
 
 
 def test_ave_has_four_tasks_of_seven_that_cover_its_classes_once():
@@ -71,6 +72,14 @@ def test_folders_take_other_words_for_validation_and_no_hidden_files(tmp_path: P
         ("train/a/x.wav", "train"),
         ("validation/a/y.wav", "val"),
     ]
+
+
+def test_folders_keep_the_text_beside_a_file(tmp_path: Path):
+    (tmp_path / "mine/a").mkdir(parents=True)
+    write_sound(tmp_path / "mine/a/x.wav", tone(0.2))
+    (tmp_path / "mine/a/x.txt").write_text("A bell.")
+    reader = open_dataset("folders:mine", tmp_path)
+    assert [reader.load(row).text for row in reader.rows] == ["A bell."]
 
 
 @pytest.mark.parametrize("name", ["folders:..", "folders:", "folders:a/b"])

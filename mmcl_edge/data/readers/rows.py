@@ -73,12 +73,13 @@ class DatasetReader(Protocol):
 
 
 def decode_row(row: Row) -> Sample:
-    """The sample of a row whose files are media as they come, with its text.
+    """The sample of a row whose files are media as they come; where the row has a text, with that one.
 
     Raises:
         MediaError: a file of it is missing or corrupt.
     """
-    return replace(load_sample(row.item), text=row.text)
+    sample = load_sample(row.item)
+    return sample if row.text is None else replace(sample, text=row.text)
 
 
 @dataclass(frozen=True)
