@@ -92,7 +92,7 @@ def samples(modality: str, things: Sequence[str] = THINGS, *, seed: int = 0, eac
 
 
 def stage(
-    modality: str, things: Sequence[str] = THINGS, *, each: int = 3, classes: tuple[str, ...] = ()
+    modality: str, things: Sequence[str] = THINGS, *, each: int = 2, classes: tuple[str, ...] = ()
 ) -> PairExperience:
     return PairExperience.of(pair_set(samples(modality, things, seed=1, each=each), modality), classes=classes)
 

@@ -187,17 +187,19 @@ class CometLearner:
             InputError: text was not learned, or a sample holds nothing that was.
         """
         names = self.embed([caption_sample(name.replace("_", " ")) for name in self._labels], TEXT)
-        rows = []
-        for sample in samples:
-            own = [name for name in self.modalities if name not in self.mediators and self.read.has(sample, name)]
-            taken = [modality] if modality else own
-            if not taken:
-                raise InputError(
-                    f"Expected a sample with one of {', '.join(self.modalities)}, but {sample.source or 'it'} has "
-                    "none; teach its modality first."
-                )
-            rows.append(torch.stack([self.embed([sample], name)[0] for name in taken]).mean(dim=0))
-        return LOGIT_SCALE * torch.stack(rows) @ names.T if rows else torch.zeros(0, len(names))
+        asked = [modality] if modality else [name for name in self.modalities if name not in self.mediators]
+        total, heard = torch.zeros(len(samples), names.shape[1]), torch.zeros(len(samples), 1)
+        for name in asked:
+            rows = [row for row, sample in enumerate(samples) if modality or self.read.has(sample, name)]
+            total[rows] += self.embed([samples[row] for row in rows], name)
+            heard[rows] += 1
+        if len(samples) and float(heard.min()) == 0:
+            sample = samples[int(heard.argmin())]
+            raise InputError(
+                f"Expected a sample with one of {', '.join(asked)}, but {sample.source or 'it'} has none; "
+                "teach its modality first."
+            )
+        return LOGIT_SCALE * (total / heard) @ names.T
 
     def prepare(self, samples: Sequence[Sample]) -> PreparedSamples:
         """See ``Learner.prepare``: the moments of everything that the samples hold."""
