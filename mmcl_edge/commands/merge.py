@@ -126,6 +126,7 @@ def command(
         **{name: value for name, value in asked.items() if value is not None},
     )
     with (
+        nullcontext() if workspace is None or out is not None else workspace.lock(),  # nobody sweeps what is half done
         progress("Merging", quiet=as_json) as report,
         _evaluator(workspace, data, bundle, provider, threads) as evaluator,
         nullcontext()
