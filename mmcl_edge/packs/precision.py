@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 from mmcl_edge.errors import PackError
 from mmcl_edge.packs.confidence import PREFIX as CONFIDENCE_PREFIX
 from mmcl_edge.packs.steps import LEAST_VALUES, rounded
-from mmcl_edge.packs.tensors import TensorEntry
+from mmcl_edge.packs.tensors import SUMS_PREFIX, TensorEntry
 
 if TYPE_CHECKING:
     import torch
@@ -48,8 +48,6 @@ Precision = Literal["fp32", "fp16", "int8"]
 Reduction = Literal["fp16", "int8", "int4"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
-EXACT_PREFIX = "analytic."
-"""Tensors whose names begin so are never reduced."""
 
 MAX_FP16 = 65504.0
 FP16, INT8, SCALE = ":fp16", ":int8", ":scale"
@@ -131,7 +129,7 @@ def reduced(
     for name, value in tensors.items():
         if name in kept:
             continue
-        exact = name.startswith(EXACT_PREFIX) or value.dtype != torch.float32 or value.dim() == 0
+        exact = name.startswith(SUMS_PREFIX) or value.dtype != torch.float32 or value.dim() == 0
         if exact or not value.numel() or value.abs().max() > MAX_FP16:
             stored[name] = value
         elif precision != "fp16" and value.dim() > 1 and _has_many(name, value):
@@ -231,7 +229,7 @@ def _in_steps(tensors: Mapping[str, torch.Tensor], keep_to: Pack, kept: Collecti
     found = {}
     for name, value in tensors.items():
         base = known.get(name)
-        if base is None or name in done or name.startswith(EXACT_PREFIX) or not _has_many(name, value):
+        if base is None or name in done or name.startswith(SUMS_PREFIX) or not _has_many(name, value):
             continue
         if value.dtype == base.dtype == torch.float32 and value.shape == base.shape:
             found[name] = torch.from_numpy(rounded(value.numpy(), base.numpy()))

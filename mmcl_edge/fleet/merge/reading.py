@@ -3,8 +3,8 @@
 Rules, performed in this order:
 
 1. ``verify`` reads a pack once, whole, by all the rules of ``read_pack``, and its sums, if it has some, by those of
-   ``addends_of``; then it keeps what merging needs to know of
-   it (labels, experts, where each tensor lies) and forgets the values. What many packs say alike is kept once.
+   ``addends_of``; then it keeps what merging needs to know of it (labels, experts, where each tensor lies) and forgets
+   the values. What many packs say alike is kept once.
 2. Tensors that are stored as fp16 are seen under their plain names; those of a pack stored as int8 are widened once,
    into a scratch file.
 3. Values are read later, in pieces. A file that is not the one that was verified any more (another inode, size or time

@@ -28,10 +28,9 @@ from mmcl_edge.learners.analytic.heads import Sums
 from mmcl_edge.learners.analytic.statistics import RidgeStatistics
 from mmcl_edge.packs import Pack
 from mmcl_edge.packs.manifest import Name, validation_sentence
+from mmcl_edge.packs.tensors import SUMS_PREFIX
 from mmcl_edge.types import FrozenModel
 
-PREFIX = "analytic."
-"""Names of tensors that belong to sums begin so."""
 MODULE_KEY = "addends"
 ID_LENGTH = 16
 _Id = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
@@ -195,7 +194,7 @@ def folded(addends: Sequence[Addend]) -> Addend:
 def stored(addends: Sequence[Addend]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors by name, and the facts for ``adapter_config.json``'s ``module``; the order of the addends is theirs."""
     tensors = {
-        f"{PREFIX}{one.id}.{head}.{part}": value.contiguous()
+        f"{SUMS_PREFIX}{one.id}.{head}.{part}": value.contiguous()
         for one in addends
         for head, sums in one.sums.items()
         for part, value in sums.tensors().items()
@@ -211,9 +210,9 @@ def addends_of(pack: Pack) -> list[Addend]:
         PackError: a rule of ``entries_of`` or ``sums_of`` is broken, or a tensor belongs to no addend.
     """
     entries = entries_of(pack.digest, pack.module, pack.manifest.label_names)
-    tensors = {name: value for name, value in pack.tensors().items() if name.startswith(PREFIX)}
+    tensors = {name: value for name, value in pack.tensors().items() if name.startswith(SUMS_PREFIX)}
     found = [Addend(one.atoms, one.classes, sums_of(pack.digest, one, tensors)) for one in entries]
-    known = {f"{PREFIX}{one.id}.{head}.{part}" for one in found for head in one.sums for part in _PARTS}
+    known = {f"{SUMS_PREFIX}{one.id}.{head}.{part}" for one in found for head in one.sums for part in _PARTS}
     if set(tensors) != known:
         raise _refuse(pack.digest, f"{min(set(tensors) - known)} belongs to no addend")
     return found
@@ -247,7 +246,7 @@ def sums_of(digest: str, entry: Entry, tensors: Mapping[str, Tensor]) -> Sums:
     Raises:
         PackError: they are incomplete, or no samples have such sums.
     """
-    prefix = f"{PREFIX}{entry.id}."
+    prefix = f"{SUMS_PREFIX}{entry.id}."
     heads: dict[str, dict[str, Tensor]] = {}
     for name in (name for name in tensors if name.startswith(prefix)):
         head, _, part = name.removeprefix(prefix).rpartition(".")
