@@ -227,3 +227,13 @@ def test_every_command_shows_examples(runtime: FakeRuntime, name: str):
     text = run(name, "--help").stdout
     assert "Examples:" in text
     assert "--json" in text
+
+
+def test_neither_the_command_nor_an_index_needs_torch():
+    lines = (
+        "import sys",
+        "import mmcl_edge.commands.index, mmcl_edge.runtime.index_files, mmcl_edge.runtime.index_build",
+        "print(sorted({'torch', 'onnxruntime', 'usearch'} & sys.modules.keys()))",
+    )
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"
