@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -211,9 +211,10 @@ class Runtime:
 
     def _checked(self, sample: Sample) -> Sample:
         try:
-            return self.preprocess.sample(sample.audio, sample.frames, motion=sample.motion, text=sample.text)
+            checked = self.preprocess.sample(sample.audio, sample.frames, motion=sample.motion, text=sample.text)
         except InputError as error:
             raise InputError(f"{sample.source or 'a sample'}: {error}") from error
+        return replace(checked, source=sample.source)
 
     def _check_open(self) -> None:
         if not self.backbones:

@@ -197,8 +197,13 @@ def test_bad_options_are_refused(taught, files, tmp_path, arguments, words):
 
 
 def test_an_unknown_extension(taught, tmp_path):
+    (tmp_path / "notes.md").write_text("no sound")
+    refused(run("predict", tmp_path / "notes.md"), "expected one of .wav", "'.md'")
+
+
+def test_a_text_for_a_bundle_that_reads_none(taught, tmp_path):
     (tmp_path / "notes.txt").write_text("no sound")
-    refused(run("predict", tmp_path / "notes.txt"), "expected one of .wav", "'.txt'")
+    refused(run("predict", tmp_path / "notes.txt"), "Expected a sample with audio or frames, but notes.txt has none")
 
 
 def test_nothing_learned_yet(home, files):
