@@ -166,6 +166,16 @@ def relevance_groups(captions: Sequence[Sequence[str]]) -> tuple[int, ...]:
     return tuple(numbers.setdefault(root(item), len(numbers)) for item in range(len(captions)))
 
 
+def groups_across(*sets: Sequence[Sequence[str]]) -> tuple[tuple[int, ...], ...]:
+    """``relevance_groups`` of several sets of captions at once, so that a number means the same in each.
+
+    Two modalities that never met in a pair are compared so: a picture and a voice that share a caption are each other's
+    right answers.
+    """
+    together = iter(relevance_groups([captions for one in sets for captions in one]))
+    return tuple(tuple(next(together) for _ in one) for one in sets)
+
+
 def caption_key(caption: str) -> str:
     """What two captions must share to be the same one: lower case, single blanks between words."""
     return " ".join(caption.lower().split())

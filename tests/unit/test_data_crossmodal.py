@@ -11,7 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmcl_edge.data.crossmodal import CARRIER, KINDS, MODALITIES, carrier_of, pair_set, relevance_groups
+from mmcl_edge.data.crossmodal import (
+    CARRIER,
+    KINDS,
+    MODALITIES,
+    carrier_of,
+    groups_across,
+    pair_set,
+    relevance_groups,
+)
 from mmcl_edge.data.pair_folder import decode_file, decode_pairs, read_pairs
 from mmcl_edge.errors import InputError, MediaError, TaskDataError
 from mmcl_edge.types import Sample
@@ -79,6 +87,12 @@ def test_groups_are_the_connected_parts_of_shared_captions(captions: list[list[s
     groups = relevance_groups(captions)
     assert [[a == b for a in groups] for b in groups] == reach.tolist()
     assert list(dict.fromkeys(groups)) == list(range(len(set(groups))))
+
+
+def test_groups_across_sets_name_the_same_captions_alike():
+    pictures, voices = [["A frog."], ["A cat.", "Kitty"], ["A dog."]], [["kitty "], ["A  FROG."], ["A cow."]]
+    assert groups_across(pictures, voices) == ((0, 1, 2), (1, 0, 3))
+    assert groups_across([], [["a"]]) == ((), (0,))
 
 
 def make_folder(root: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,19 @@ def test_items_can_be_asked_for_and_filtered():
     assert index.get("image", "no such file") is None
     assert index.modalities == ("image", "sound")
     assert VectorIndex(ORIGIN).search(np.ones(3)) == []
+
+
+def test_ten_thousand_items_are_searched_well_within_the_time_allowed():
+    """10 ms are allowed; processor time, so that a busy machine does not count."""
+    index = VectorIndex(ORIGIN)
+    rng = np.random.default_rng(0)
+    index.put([entry(number) for number in range(10_000)], rng.normal(size=(10_000, 256)))
+    query, times_s = rng.normal(size=256), []
+    for _ in range(15):
+        started = time.process_time()
+        index.search(query, 10, modality="image")
+        times_s.append(time.process_time() - started)
+    assert np.median(times_s) < 10e-3 / 2
 
 
 REFUSED = {
