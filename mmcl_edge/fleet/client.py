@@ -242,6 +242,17 @@ def pin(folder: Path, root: bytes) -> str:
         TrustError: it is no root metadata signed by its own keys.
         StorageError: the folder cannot be written.
     """
+    check_root(root)
+    write_atomic(folder / ROOT_NAME, root, mode=0o600)
+    return sha256_bytes(root)
+
+
+def check_root(root: bytes) -> None:
+    """Refuse ``root`` unless it is root metadata that its own keys have signed.
+
+    Raises:
+        TrustError: it is not.
+    """
     try:
         metadata = Metadata[Root].from_bytes(root)
         if metadata.signed.type != Root.type:
@@ -252,8 +263,6 @@ def pin(folder: Path, root: bytes) -> str:
             f"Expected root metadata of a fleet, signed by its own keys, but it is not: {error}; ask the fleet's admin "
             "for the file that 'mmcl-edge fleet init' wrote."
         ) from error
-    write_atomic(folder / ROOT_NAME, root, mode=0o600)
-    return sha256_bytes(root)
 
 
 def first_root(store: Store, *, fingerprint: str | None = None) -> bytes:

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmcl_edge.errors import InputError
-from mmcl_edge.fileio import read_bounded, sha256_bytes, storage_errors
-from mmcl_edge.fleet.client import MAX_ROOT_BYTES, ROOT_NAME, FleetClient, first_root, pin
+from mmcl_edge.fileio import STAGING_PREFIX, read_bounded, sha256_bytes, storage_errors
+from mmcl_edge.fleet.client import MAX_ROOT_BYTES, ROOT_NAME, FleetClient, check_root, first_root, pin
 from mmcl_edge.fleet.layout import STABLE, check_channel
 from mmcl_edge.fleet.store import Store
 from mmcl_edge.fleet.sync_state import RECORD_NAME, DeviceState, StateRecord
@@ -60,6 +60,7 @@ class Membership:
         state: the memory.
         fingerprint: sha256 of the root metadata that trust begins with.
         joining: whether it is the first time; then ``abandon`` undoes it.
+        aside: where the fleet that was joined before waits, until this one is.
     """
 
     client: FleetClient
@@ -67,11 +68,24 @@ class Membership:
     state: DeviceState
     fingerprint: str
     joining: bool
+    aside: Path | None = None
 
     def abandon(self) -> None:
-        """Remember nothing, where joining failed."""
+        """Remember nothing of this fleet, where joining it failed; the one before is joined again."""
         if self.joining:
             shutil.rmtree(self.client.folder, ignore_errors=True)
+            if self.aside is not None:
+                self.aside.replace(self.client.folder)
+
+    def keep(self, state: DeviceState) -> None:
+        """Remember ``state``, and from the first time on this fleet alone.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        self.record.write(state)
+        if self.aside is not None:
+            shutil.rmtree(self.aside, ignore_errors=True)
 
 
 def membership(trust: Path, invitation: Invitation, open_store: OpenStore = Store.open) -> Membership:
@@ -123,9 +137,20 @@ def _joined(folder: Path, invitation: Invitation, open_store: OpenStore) -> Memb
     root = invitation.root
     if root is None:
         root = first_root(store, fingerprint=invitation.fingerprint)
-    with storage_errors(folder):
-        (folder / RECORD_NAME).unlink(missing_ok=True)
-        shutil.rmtree(folder, ignore_errors=True)
+    check_root(root)
+    aside = _set_aside(folder)
     fingerprint = pin(folder, root)
     state = DeviceState(url=url, channel=channel)
-    return Membership(FleetClient(folder, store), StateRecord(folder), state, fingerprint, joining=True)
+    return Membership(FleetClient(folder, store), StateRecord(folder), state, fingerprint, joining=True, aside=aside)
+
+
+def _set_aside(folder: Path) -> Path | None:
+    """Move the fleet joined before out of the way; rubbish of one that never was joined is removed."""
+    joined = (folder / RECORD_NAME).is_file()
+    aside = folder.with_name(f"{STAGING_PREFIX}{folder.name}-before")
+    with storage_errors(folder):
+        shutil.rmtree(aside, ignore_errors=True)
+        if joined:
+            folder.replace(aside)
+    shutil.rmtree(folder, ignore_errors=True)
+    return aside if joined else None

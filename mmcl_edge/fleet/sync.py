@@ -167,7 +167,7 @@ class _Sync:
         before = None if folder is None else folder.name
         joined = member.fingerprint if member.joining else None
         if release is None:
-            member.record.write(member.state.looked(_now()))
+            member.keep(member.state.looked(_now()))
             return SyncReport(
                 outcome="nothing-released",
                 channel=member.state.channel,
@@ -186,7 +186,7 @@ class _Sync:
             stands_on=self._lineage(before, stop=release.pack),
         )
         state = member.state.saw(release, _now())
-        member.record.write(state)
+        member.keep(state)
         report = SyncReport(
             outcome=verdict,
             channel=release.channel,

@@ -35,6 +35,8 @@ MAX_REMEMBERED = 64
 """Releases, and refused packs, that a device remembers."""
 
 _MAX_BYTES = 1 << 20
+_SLACK = timedelta(days=30)
+"""By so much a clock may have been fast at the last refresh: less than that is mended without a word."""
 
 Verdict = Literal["up-to-date", "fetch", "go-back", "refused-before", "left-alone", "on-top"]
 
@@ -175,7 +177,7 @@ def clock_complaint(
         refreshed: what the clock said at the last successful refresh.
         lifetime: no timestamp lives longer.
     """
-    if refreshed is not None and now < refreshed - timedelta(days=1):
+    if refreshed is not None and now < refreshed - _SLACK:
         return (
             f"This device's clock says {now:%Y-%m-%d %H:%M} UTC, but it has said {refreshed:%Y-%m-%d %H:%M} UTC "
             "before; set it, and run the same command again."

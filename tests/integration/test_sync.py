@@ -126,6 +126,21 @@ def test_joining_another_fleet_needs_consent(joined: FleetDevice, tmp_path: Path
     assert joined.sync().outcome == "up-to-date"
 
 
+def test_a_device_that_cannot_join_another_fleet_stays_in_its_own(joined: FleetDevice, tmp_path: Path):
+    other = SmallFleet(tmp_path / "other")
+    before = snapshot(joined.workspace.root)
+    garbage = {"root": b"garbage"}
+    for invitation, error in ((garbage, TrustError), ({"root": None, "fingerprint": "0" * 64}, TrustError)):
+        with pytest.raises(error):
+            joined.join(other, rejoin=True, **invitation)
+        assert snapshot(joined.workspace.root) == before
+    (other.folder / "metadata" / "timestamp.json").write_bytes(b"garbage")
+    with pytest.raises(TrustError):
+        joined.join(other, rejoin=True)
+    assert snapshot(joined.workspace.root) == before
+    assert joined.sync().outcome == "up-to-date"
+
+
 def test_a_fleet_may_move(joined: FleetDevice, fleet: SmallFleet, tmp_path: Path):
     shutil.move(fleet.folder, tmp_path / "moved")
     with pytest.raises(StoreError):
