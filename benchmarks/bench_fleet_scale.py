@@ -70,6 +70,9 @@ def main() -> None:
     for count, engine, only in jobs:
         rows.append(json.loads(child(count, engine, only, arguments.folder)))
         print(json.dumps(rows[-1]), flush=True)
+    if arguments.full_width:
+        rows.append(full_width())
+        print(json.dumps(rows[-1]), flush=True)
     if arguments.rows:
         with arguments.rows.open("a") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
@@ -88,6 +91,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--engine", default="process", choices=("process", "thread", "ray"))
     parser.add_argument("--compare", type=int, default=0, help="compare the engines at this size")
+    parser.add_argument("--full-width", action="store_true", help="also add sums of 2,048 features")
     parser.add_argument("--rows", type=Path, help="file that rows are added to")
     parser.add_argument("--table", type=Path, help="Markdown file with the rows that are kept")
     parser.add_argument("--picture", type=Path, help="SVG file")
@@ -423,6 +427,28 @@ def accuracy_of(folder: Path) -> float:
     rng, right = np.random.default_rng(2), np.arange(QUESTIONS) % CLASSES
     questions = 4 * truth()[right] / np.sqrt(WIDTH) + rng.normal(size=(QUESTIONS, WIDTH)).astype(np.float32)
     return float(((questions @ head.T).argmax(axis=1) == right).mean())
+
+
+def full_width(features: int = 2049, devices: int = 1000, samples: int = 17, regions: int = 20) -> dict:
+    """Processor seconds of adding sums as real packs have them, one head: of devices, and of whole regions."""
+    import torch
+
+    from mmcl_edge.learners.analytic.statistics import RidgeStatistics
+
+    torch.set_num_threads(1)
+    generator, empty = torch.Generator().manual_seed(0), RidgeStatistics.empty(features, CLASSES, dtype=torch.float32)
+    columns = torch.arange(2 * features) % CLASSES
+
+    def sums(count: int) -> RidgeStatistics:
+        return empty.add(torch.randn(count, features, generator=generator), torch.eye(CLASSES)[columns[:count]])
+
+    found = {}
+    for name, count, size in (("devices", devices, samples), ("regions", regions, 2 * features)):
+        parts = [sums(size) for _ in range(min(count, 20))]
+        started = time.process_time()
+        RidgeStatistics.total((parts[number % len(parts)] for number in range(count)), empty)
+        found[name] = {"added": count, "samples_each": size, "cpu_seconds": round(time.process_time() - started, 2)}
+    return {"benchmark": "fleet_full_width", "features": features, **found}
 
 
 # The new device

@@ -1,7 +1,9 @@
 """Federated rounds against learning everything in one place: accuracy of the analytic head, non-IID, some devices late.
 
 Every device has two classes of the dataset, no two devices share a sample. It learns its first class in one run of the
-server and its second in another; a round closes when the quorum has answered, the rest comes late. ``--through flower``
+server and its second in another; a round closes when the quorum has answered, the rest comes late. The merged pack is
+compared with the learner that saw, in one place and at once, the same samples, and with one run of ``adapt`` on all of
+them (which holds other samples out). ``--through flower``
 runs a Flower simulation (extra ``federated``, an environment of its own), ``--through process`` the same rounds on a
 pool of processes, without messages. Prints one JSON line.
 
@@ -21,14 +23,20 @@ from pathlib import Path
 
 from mmcl_edge.bundle import Bundle
 from mmcl_edge.config import AdaptConfig, MethodConfig
+from mmcl_edge.data.clips import clipped
 from mmcl_edge.data.datasets import Row, open_dataset, select
+from mmcl_edge.data.streams import Experience
+from mmcl_edge.data.task_folder import decode_task, read_task
 from mmcl_edge.fleet.engines import open_engine
 from mmcl_edge.fleet.rounds.device import take_part
 from mmcl_edge.fleet.rounds.merging import PackMerge
 from mmcl_edge.fleet.rounds.messages import Answer, Order
 from mmcl_edge.fleet.rounds.server import RoundReport, Rounds
-from mmcl_edge.runtime.adapt import AdaptRequest, adapt
+from mmcl_edge.learners.analytic.learner import AnalyticLearner
+from mmcl_edge.learners.host import Host
+from mmcl_edge.runtime.adapt import AdaptEvents, AdaptRequest, _Adaptation, adapt
 from mmcl_edge.runtime.engine import Runtime
+from mmcl_edge.runtime.replay_store import ReplayStore
 from mmcl_edge.runtime.workspace import Workspace
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -93,6 +101,8 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> dict:
     started = time.perf_counter()
     samples = [reader.load(row) for row in test]
     answers = [labels_of(bundle, pack, samples) for pack in (central.current_pack(), rounds.pack)]
+    learned, same = same_samples(scratch, bundle, features, [scratch / "devices" / str(n) for n in range(len(held))])
+    answers.append([same.labels[column] for column in same.predict(samples).argmax(dim=1).tolist()])
     clock["test"] = time.perf_counter() - started
     accuracy = [share(found, [row.label for row in test]) for found in answers]
     merged = [entry for report in reports for entry in report.merged.values()]
@@ -105,10 +115,12 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> dict:
         "classes_per_client": 2,
         "train_pairs": len(train),
         "test_pairs": len(test),
-        "central_accuracy": round(accuracy[0], 4),
+        "learned_from": learned,
         "federated_accuracy": round(accuracy[1], 4),
-        "difference_points": round(100 * (accuracy[1] - accuracy[0]), 2),
-        "same_answers": round(share(*answers), 4),
+        "central_accuracy": round(accuracy[2], 4),
+        "difference_points": round(100 * (accuracy[1] - accuracy[2]), 2),
+        "same_answers": round(share(answers[1], answers[2]), 4),
+        "central_adapt_accuracy": round(accuracy[0], 4),
         "rounds": [
             {
                 "round": report.round,
@@ -124,6 +136,32 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> dict:
         "seconds": {name: round(value, 1) for name, value in clock.items()},
         "load_1min": round(os.getloadavg()[0], 1),
     }
+
+
+def same_samples(scratch: Path, bundle: Bundle, features: Path, devices: list[Path]) -> tuple[int, AnalyticLearner]:
+    """The learner that saw in one place, at once, what the devices have learned from; and how many samples that is.
+
+    Every device holds samples out, and other ones than the central workspace does: without this, the two would be
+    compared on what they happened to keep aside.
+    """
+    held = set()
+    for root in devices:
+        workspace = Workspace(root).open()
+        kept = ReplayStore(workspace.replay_path).read(workspace.current_pack().name)
+        held |= {(one.label, one.source) for one in kept.holdout}
+    everything = Workspace(scratch / "central").open().task_folder("all")
+    samples, _ = decode_task(
+        read_task(everything, name="all", known_classes=(), min_samples=HOW.min_samples),
+        max_frames=HOW.max_frames,
+        transform=lambda sample: clipped(sample, HOW.clip_s),
+    )
+    train = [one for one in samples if (one.label, one.source) not in held]
+    empty = new_workspace(scratch / "same", bundle, features)
+    with_features = _Adaptation(empty, AdaptRequest("all", method=METHOD, adapt=HOW, threads=1), AdaptEvents())
+    runtime, cache = with_features.runtime, with_features._features()  # the cache that adapt has filled
+    learner = AnalyticLearner(Host(runtime.backbones, METHOD, runtime.preprocess, HOW.seed, cache))
+    learner.observe(Experience("all", train, (), tuple(sorted({one.label for one in train}))))
+    return len(train), learner
 
 
 def new_workspace(root: Path, bundle: Bundle, features: Path) -> Workspace:
