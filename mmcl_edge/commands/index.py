@@ -90,6 +90,7 @@ def build(
     from mmcl_edge.commands.predict import open_runtime
     from mmcl_edge.runtime.index_build import embedder_of, update_index
     from mmcl_edge.runtime.index_files import write_index
+    from mmcl_edge.runtime.index_graph import APPROXIMATE_FROM
     from mmcl_edge.runtime.index_sources import find_files
     from mmcl_edge.runtime.lock import workspace_lock
 
@@ -110,6 +111,8 @@ def build(
                     on_progress=report,
                     save=lambda part: write_index(part, place, start),
                 )
+                if len(index) >= APPROXIMATE_FROM:
+                    report("bringing the graph of neighbours up to date")
                 index.build_graphs()
             finally:
                 if len(index) or not anew:
