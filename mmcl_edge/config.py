@@ -269,5 +269,11 @@ class CometConfig(FrozenModel):
     epochs: int = Field(10, ge=0, description="Passes over a stage's pairs; 0 keeps the closed-form start [S: 6].")
     batch_size: int = Field(64, ge=2, description="Pairs a step [S: 80].")
     learning_rate: float = Field(1e-3, gt=0, description="Adam's rate, cosine to 0 [S: 4e-4].")
+    projection_rate: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="Of projections that start at the regression, as a share of learning_rate; 0 keeps them [I].",
+    )
     weight_decay: float = Field(0.0, ge=0, description="Of Adam [S: none].")
     gradient_clip: float = Field(0.5, gt=0, description="Largest norm of the gradient [S: 0.5].")

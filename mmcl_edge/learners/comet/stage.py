@@ -18,6 +18,7 @@ import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -191,10 +192,11 @@ def _train(
 ) -> tuple[int, int]:
     """Epochs (step 3); returns codes reset and steps."""
     space.requires_grad_(False)
-    parameters = list(space.learning(learning))
+    groups = _rates(space, learning, config)
+    parameters = [weight for group in groups for weight in group["params"]]
     for one in parameters:
         one.requires_grad_(True)
-    optimizer = torch.optim.Adam(parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
+    optimizer = torch.optim.Adam(groups, weight_decay=config.weight_decay, fused=True)
     per_epoch = sum(math.ceil(len(one) / config.batch_size) for one in reads)
     total, step, reset = per_epoch * config.epochs, 0, 0
     for epoch in range(1, config.epochs + 1):
@@ -202,7 +204,7 @@ def _train(
         sums: dict[str, float] = {}
         for number, batch in enumerate(_batches(reads, config.batch_size, generator), start=1):
             for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate * (1 + math.cos(math.pi * step / total)) / 2
+                group["lr"] = group["peak"] * (1 + math.cos(math.pi * step / total)) / 2
             terms, views = loss(batch, generator)
             optimizer.zero_grad(set_to_none=True)
             sum(terms.values(), start=torch.zeros(())).backward()
@@ -220,6 +222,16 @@ def _train(
                 on_progress(Progress(epoch, config.epochs, number, per_epoch, means))
     space.requires_grad_(False)
     return reset, step
+
+
+def _rates(space: Space, learning: set[str], config: CometConfig) -> list[dict[str, Any]]:
+    """Adam's groups: projections that start at the regression move less than what starts at random."""
+    share = config.projection_rate if config.start == "ridge" else 1.0
+    slow = [weight for name in sorted(learning) for weight in space.branch(name).project.parameters()]
+    known = {id(weight) for weight in slow}
+    others = [weight for weight in space.learning(learning) if id(weight) not in known]
+    rates = [(others, config.learning_rate), (slow, share * config.learning_rate)]
+    return [{"params": weights, "peak": rate} for weights, rate in rates if weights and rate]
 
 
 def _batches(reads: Sequence[_Read], size: int, generator: torch.Generator) -> list[Batch]:
