@@ -5,10 +5,10 @@ r"""The shared space: what leads a modality into it, adapts it there, tells it b
 x are frozen features (``Front``), W_m a matrix for each modality, T slots of width D tell one sample. Both z and y are
 brought to length sqrt(T), so that a regression's shrunken guess and the text it guesses meet at the same codes.
 
-In the base, slots are ten seconds of a video, which sound and picture share. A picture and its caption, or a caption and
-a voice that reads it, share no such axis, so slots are T learned views of features pooled over the whole sample: view t
-of every modality regresses on view t of the mediator, which makes them comparable place by place, as cross-CPC and code
-matching need. Several codes a sample also tell more apart than one would: L^T instead of L.
+In the base, slots are ten seconds of a video, which sound and picture share. A picture and its caption, or a caption
+and a voice that reads it, share no such axis, so slots are T learned views of features pooled over the whole sample:
+view t of every modality regresses on view t of the mediator, which makes them comparable place by place, as cross-CPC
+and code matching need. Several codes a sample also tell more apart than one would: L^T instead of L.
 """
 
 from __future__ import annotations
