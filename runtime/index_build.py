@@ -126,21 +126,20 @@ def _is_unchanged(index: VectorIndex, file: FoundFile, report: Report) -> bool:
 
 
 def _gone(index: VectorIndex, found: Found, modality: str | None) -> list[tuple[str, str]]:
-    """Keys of items below the folders that were named, whose files are there no more."""
+    """Keys of items below the folders that were named, whose files are there no more.
+
+    Where no modality was named, a file that its user put in as another one counts as there.
+    """
     there = {(file.modality, file.source) for file in found.files}
+    sources = {file.source for file in found.files} if modality is None else set()
     return [
         entry.key
         for entry in index.entries
         if entry.key not in there
-        and (modality is None or entry.modality == modality)
+        and entry.source not in sources
+        and modality in (None, entry.modality)
         and any(_is_below(entry.source, folder) for folder in found.folders)
-        and (modality is not None or not _is_there_as_another(entry, there))
     ]
-
-
-def _is_there_as_another(entry: Entry, there: set[tuple[str, str]]) -> bool:
-    """Whether a file that was put in as a modality of its user's choice is still there under its default one."""
-    return any(source == entry.source for _, source in there)
 
 
 def _is_below(source: str, folder: str) -> bool:

@@ -105,11 +105,12 @@ def read_pairs(folder: Path, modality: str, mediator: str = TEXT, *, min_pairs: 
     files = _files(folder)
     table = folder / CAPTIONS_NAME
     captions = _from_table(table, folder, files) if CAPTIONS_NAME in files else _from_notes(files)
+    told = {_stem(source) for source in captions}
     items, skipped = [], []
     for source, path in files.items():
         if source == CAPTIONS_NAME:
             continue
-        reason = _why_not(path, source, captions, modality)
+        reason = _why_not(path, source, captions, told, modality)
         if reason is None:
             items.append(PairItem(path, source, tuple(dict.fromkeys(captions[source]))))
         elif reason:
@@ -248,12 +249,14 @@ def _note_of(source: str) -> str:
     return str(Path(source).with_suffix(CAPTION_SUFFIX).as_posix())
 
 
-def _why_not(path: Path, source: str, captions: dict[str, list[str]], modality: str) -> str | None:
+def _stem(source: str) -> str:
+    return source.rpartition(".")[0]
+
+
+def _why_not(path: Path, source: str, captions: dict[str, list[str]], told: set[str], modality: str) -> str | None:
     """Why a file is no pair; ``None`` where it is one, and nothing to say for the caption of one."""
-    suffix = path.suffix.lower()
-    if suffix == CAPTION_SUFFIX:
-        stem = source[: -len(suffix)]
-        return "" if any(one.rpartition(".")[0] == stem for one in captions) else "a caption without its file"
+    if path.suffix.lower() == CAPTION_SUFFIX:
+        return "" if _stem(source) in told else "a caption without its file"
     kind = kind_of(path)
     if kind not in KINDS[modality]:
         return f"not a file of {modality}"
