@@ -52,4 +52,5 @@ def _orthonormal(dim: int, most: int, name: str) -> Tensor:
     """``W`` of a subspace; a process that makes many learners decomposes once (seconds where D is some thousands)."""
     drawn = torch.randn(dim, most, generator=generator_for(0, "subspace", name), dtype=torch.float64)
     basis, triangle = torch.linalg.qr(drawn)
-    return (basis * triangle.diagonal().sign()).float()  # the same signs whatever library decomposes
+    weight: Tensor = (basis * triangle.diagonal().sign()).float()  # the same signs whatever library decomposes
+    return weight
