@@ -18,7 +18,7 @@ def test_other_names_are_refused_with_those_that_are_known(name: str):
 
 
 def test_no_backbone_at_all_is_refused():
-    with pytest.raises(ExportError, match="--audio, --frames and --motion are all 'none'"):
+    with pytest.raises(ExportError, match="--audio, --frames, --motion and --text are all 'none'"):
         load_sources(audio="none", frames="none", motion="none")
 
 
