@@ -296,7 +296,9 @@ def _sent(
         done += len(piece)
         tell(done, total)
     if not repeated:
+        store.flush()
         store.put(path, sealed)
+        store.flush()
     return PushReport(
         pack=upload.pack,
         keyid=upload.keyid,

@@ -25,6 +25,8 @@ _DISK = {
     5: "the device reports an input/output error",
 }
 
+_CORRECT = "correct that and run the same command again"
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -45,6 +47,8 @@ def classify(error: BaseException, shown: str, action: str) -> Failure:
     from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
 
     text = str(error)
+    if isinstance(error, OSError) and error.errno in _DISK:
+        return Failure(_store(shown, action, _DISK[error.errno], _CORRECT))
     if any(mark in text for mark in _NO_BUCKET):
         return Failure(_store(shown, action, "that bucket or container does not exist", "make it, or correct the URL"))
     if isinstance(error, FileNotFoundError):
@@ -73,7 +77,7 @@ def _by_number(text: str, shown: str, action: str) -> Failure:
         return Failure(_store(shown, action, f"it keeps answering {code}", "try again later"), passing=True)
     if system is not None and int(system.group(1)) in _DISK:
         reason = _DISK[int(system.group(1))]
-        return Failure(_store(shown, action, reason, "correct that and run the same command again"))
+        return Failure(_store(shown, action, reason, _CORRECT))
     return Failure(_store(shown, action, "it gives no usable answer", "check the network and the URL"), passing=True)
 
 

@@ -13,7 +13,7 @@ from mmcl_edge.learners.analytic.addends import Addend, stored
 from mmcl_edge.learners.analytic.model import AnalyticModel
 from mmcl_edge.learners.confidence import Calibrated
 from mmcl_edge.learners.familiarity import Familiarity
-from mmcl_edge.packs import Expert, Pack, PackContents, next_version
+from mmcl_edge.packs import Expert, Pack, PackContents, child_of, next_version
 from mmcl_edge.packs.confidence import PREFIX
 from mmcl_edge.types import Backbone
 
@@ -113,20 +113,4 @@ def familiarity_of(pack: Pack) -> Familiarity | None:
 def recalibrated(pack: Pack, calibrated: Calibrated) -> PackContents:
     """The contents of ``pack`` with another calibration: a child of it with the same model."""
     model = {name: value for name, value in pack.tensors().items() if not name.startswith(PREFIX)}
-    manifest = pack.manifest
-    return PackContents(
-        tensors=model | calibrated.tensors(),
-        config=pack.config,
-        bundle_digest=manifest.bundle_digest,
-        labels=manifest.label_names,
-        experts=manifest.experts,
-        parents=(pack.as_parent(method=CALIBRATE),),
-        version=next_version([pack]),
-        sample_counts=manifest.sample_counts,
-        experiences=manifest.experiences,
-        privacy=manifest.privacy,
-        minimum_runtime=manifest.minimum_runtime,
-        module=pack.module,
-        evaluation=pack.evaluation,
-        confidence=calibrated.confidence,
-    )
+    return child_of(pack, model | calibrated.tensors(), method=CALIBRATE, confidence=calibrated.confidence)

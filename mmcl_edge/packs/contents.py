@@ -11,6 +11,7 @@ from mmcl_edge.config import MethodConfig
 from mmcl_edge.packs.confidence import Confidence
 from mmcl_edge.packs.manifest import MINIMUM_RUNTIME, Expert, Label, PackManifest, Parent
 from mmcl_edge.packs.names import label_id
+from mmcl_edge.packs.reader import Pack, next_version
 
 if TYPE_CHECKING:
     import torch
@@ -72,3 +73,34 @@ class PackContents:
             files=files,
             confidence=self.confidence,
         )
+
+
+def child_of(
+    pack: Pack, tensors: Mapping[str, torch.Tensor], *, method: str, confidence: Confidence | None, **figures: Any
+) -> PackContents:
+    """``pack`` with other tensors or another calibration: its only child by ``method``, equal in all else.
+
+    Args:
+        pack: the parent.
+        tensors: all tensors of the child.
+        method: how it was made.
+        confidence: of the child.
+        figures: added to the parent's evaluation.
+    """
+    manifest = pack.manifest
+    return PackContents(
+        tensors=tensors,
+        config=pack.config,
+        bundle_digest=manifest.bundle_digest,
+        labels=manifest.label_names,
+        experts=manifest.experts,
+        parents=(pack.as_parent(method=method),),
+        version=next_version([pack]),
+        sample_counts=manifest.sample_counts,
+        experiences=manifest.experiences,
+        privacy=manifest.privacy,
+        minimum_runtime=manifest.minimum_runtime,
+        module=pack.module,
+        evaluation={**pack.evaluation, **figures},
+        confidence=confidence,
+    )

@@ -163,8 +163,7 @@ def reduced_contents(pack: Pack, precision: Reduction, *, keep_to: Pack | None =
     Raises:
         PackError: it has that precision, or a smaller one; or int4 is wanted without a pack to keep to.
     """
-    from mmcl_edge.packs.contents import PackContents
-    from mmcl_edge.packs.reader import next_version
+    from mmcl_edge.packs.contents import child_of
 
     now = precision_of(pack.entries)
     if precision == now or now == "int8":
@@ -176,25 +175,17 @@ def reduced_contents(pack: Pack, precision: Reduction, *, keep_to: Pack | None =
         raise PackError(
             "int4 tells weights by steps from another pack's, but none is named; name it (--delta-from), or use int8."
         )
-    manifest, tensors = pack.manifest, pack.tensors()
+    tensors = pack.tensors()
     kept = {} if keep_to is None else _kept(tensors, keep_to)
     if keep_to is not None and precision == "int4":
         kept |= _in_steps(tensors, keep_to, kept)
-    return PackContents(
-        tensors=reduced(tensors, precision, kept={plain_name(name) for name in kept}) | kept,
-        config=pack.config,
-        bundle_digest=manifest.bundle_digest,
-        labels=manifest.label_names,
-        experts=manifest.experts,
-        parents=(pack.as_parent(method=precision),),
-        version=next_version([pack]),
-        sample_counts=manifest.sample_counts,
-        experiences=manifest.experiences,
-        privacy=manifest.privacy,
-        minimum_runtime=manifest.minimum_runtime,
-        module=pack.module,
-        evaluation={**pack.evaluation, "precision": precision, "figures_are_of": pack.digest},
-        confidence=manifest.confidence,
+    return child_of(
+        pack,
+        reduced(tensors, precision, kept={plain_name(name) for name in kept}) | kept,
+        method=precision,
+        confidence=pack.manifest.confidence,
+        precision=precision,
+        figures_are_of=pack.digest,
     )
 
 
