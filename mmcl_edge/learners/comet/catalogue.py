@@ -22,6 +22,8 @@ SEQUENTIAL: dict[str, Any] = {
 """Nothing holds what was learned before: the projection of the mediator, the experts and the codes go on learning."""
 RANDOM: dict[str, Any] = {"start": "random", "epochs": 20, "learning_rate": 2e-3}
 """As in the paper: gradient alone leads modalities into the space, which takes more of it."""
+MOVING: dict[str, Any] = {"train_mediator": "always"}
+"""Where replay has something to hold: by default the mediator's projection is frozen after the first stage."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,13 @@ COMET: dict[str, CometEntry] = {
             ("comet-fixed-codebook", "The codebook never grows", {"expand": False}),
         )
     },
+    "comet-moving-random": CometEntry(
+        "The mediator learns in every stage, held by replay alone; from a random start.", changes=RANDOM | MOVING
+    ),
+    "comet-moving-no-replay-random": CometEntry(
+        "The mediator learns in every stage, without replay; from a random start.",
+        changes=RANDOM | MOVING | {"pseudo_replay": "none"},
+    ),
     "comet-joint-random": CometEntry("All pairs at once, from a random start.", "bound", SEQUENTIAL | RANDOM, True),
     "comet-continuous": CometEntry(
         "No codes: a continuous space by InfoNCE.", changes={"space": "continuous", "train_mediator": "first"}
