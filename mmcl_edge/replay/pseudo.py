@@ -55,9 +55,18 @@ class CodeGaussians:
 
     def draw(self, index: Tensor, generator: torch.Generator) -> Tensor:
         """Vectors ``(..., D)`` for codes ``index (...)``; codes that came later than these are told by the pool."""
-        known = index.clamp_max(len(self.counts) - 1)
-        deviation = self.variances.sqrt().clamp_min(LEAST_DEVIATION)[known]
-        return self.means[known] + deviation * torch.randn(deviation.shape, generator=generator)
+        mean, variance = self._pool()
+        known = index.clamp_max(len(self.counts))  # the row after the last is the pool
+        deviation = torch.cat([self.variances, variance[None]]).sqrt().clamp_min(LEAST_DEVIATION)[known]
+        drawn: Tensor = torch.cat([self.means, mean[None]])[known]
+        return drawn + deviation * torch.randn(deviation.shape, generator=generator)
+
+    def _pool(self) -> tuple[Tensor, Tensor]:
+        """Mean and variance ``(D,)`` of all vectors together."""
+        share = (self.counts / self.counts.sum().clamp_min(1))[:, None]
+        mean = (self.means * share).sum(dim=0)
+        second = ((self.variances + self.means.square()) * share).sum(dim=0)
+        return mean, (second - mean.square()).clamp_min(0)
 
     def moved(self, where: Tensor, codes: int) -> CodeGaussians:
         """The same after codes were joined: row i is now ``where[i]`` of ``codes`` (mixtures become one Gaussian)."""

@@ -35,8 +35,12 @@ def test_draws_follow_them_and_the_generator():
     assert not torch.equal(fitted.draw(INDEX, generator(1)), fitted.draw(INDEX, generator(2)))
 
 
-def test_a_code_that_came_later_is_drawn_from_without_failing():
-    assert CodeGaussians.fitted(VECTORS, INDEX, 4).draw(torch.tensor([7]), generator()).shape == (1, 2)
+def test_a_code_that_came_later_is_told_by_all_vectors_together():
+    vectors = torch.cat([VECTORS, VECTORS + 1])
+    fitted = CodeGaussians.fitted(vectors, torch.tensor([0, 0, 2, 0, 0, 2]), 4)
+    many = fitted.draw(torch.full((4000,), 7), generator())
+    torch.testing.assert_close(many.mean(dim=0), vectors.mean(dim=0), rtol=0.1, atol=0.2)
+    torch.testing.assert_close(many.var(dim=0), vectors.var(dim=0, correction=0), rtol=0.1, atol=0.2)
 
 
 def test_joined_codes_have_the_mean_and_variance_of_both():

@@ -3,8 +3,8 @@ r"""The loss of a stage: Uni-Code's terms on the current pairs, and pseudo-modal
 .. math:: L = L_{recon} + L_{commit} + L_{cpc} + L_{cmcm} + L_{MI} (+ L_{contrast}) + \lambda L_{PMR}
 
 with the weights of ``CometConfig``. PMR asks two things of what an earlier modality would have said of the current
-texts: that it keeps its distribution over the old codes, and that it matches the new modality. The mediator is an
-earlier modality too, and its real data is here: it keeps its distribution likewise.
+texts: that it keeps its distribution over the codes as the stage found them, and that it matches the new modality. The
+mediator is an earlier modality too, and its real data is here: it keeps its distribution likewise.
 """
 
 from __future__ import annotations
