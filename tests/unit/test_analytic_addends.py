@@ -148,6 +148,24 @@ def changed(part: str, change: Any) -> dict[str, Any]:
     return {"tensors": {**tensors, name: change(tensors[name])}}
 
 
+def atoms(names: list[str]) -> dict[str, Any]:
+    """The first device's addend with other atoms."""
+    tensors, _ = stored(DEVICES[:1])
+    rows = torch.tensor([list(bytes.fromhex(name)) for name in names], dtype=torch.uint8)
+    return {"tensors": {**tensors, f"analytic.{DEVICES[0].id}.atoms": rows}}
+
+
+def lonely() -> dict[str, Any]:
+    """Beside the first device's, an addend without sums."""
+    tensors, module = stored(DEVICES[:1])
+    rows = torch.zeros(1, 8, dtype=torch.uint8)
+    more = {"id": "0" * 16, "contributions": 1, "classes": ["ant"]}
+    return {
+        "tensors": {**tensors, f"analytic.{'0' * 16}.atoms": rows},
+        "module": {"addends": [*module["addends"], more]},
+    }
+
+
 def entry(**changes: Any) -> dict[str, Any]:
     module = stored(DEVICES[:1])[1]
     return {"module": {"addends": [module["addends"][0] | changes]}}
@@ -168,15 +186,16 @@ def entry(**changes: Any) -> dict[str, Any]:
         pytest.param(changed("cross", lambda x: x[:, :1].clone()), "shapes", id="column missing"),
         pytest.param(entry(classes=["ant", "yak"]), "not among", id="class of no label"),
         pytest.param(entry(classes=["ant", "ant"]), "not among", id="class twice"),
-        pytest.param(entry(atoms=["0" * 16]), "does not follow", id="other atom"),
-        pytest.param(entry(atoms=["0" * 16, "1" * 16]), "does not follow", id="more atoms"),
-        pytest.param(entry(id="0" * 16), "does not follow", id="other id"),
-        pytest.param(entry(id="0" * 16, atoms=["0" * 16]), "should have root", id="sums missing"),
+        pytest.param(atoms(["0" * 16]), "does not follow", id="other atom"),
+        pytest.param(atoms(["0" * 16, "1" * 16]), "does not name its 1", id="more atoms"),
+        pytest.param(atoms(["0" * 16, "1" * 16]) | entry(contributions=2), "does not follow", id="atoms of another"),
+        pytest.param(entry(contributions=2), "does not name its 2", id="atoms missing"),
+        pytest.param(entry(contributions=0), "contributions", id="no atoms"),
+        pytest.param(entry(id="0" * 16), "does not name", id="other id"),
+        pytest.param(lonely(), "should have root", id="sums missing"),
         pytest.param(entry(extra=1), "addends|extra", id="unknown field"),
         pytest.param({"module": {}}, "belongs to no addend", id="no addends"),
-        pytest.param(
-            {"module": {"addends": 2 * stored(DEVICES[:1])[1]["addends"]}}, "should have|twice", id="addend twice"
-        ),
+        pytest.param({"module": {"addends": 2 * stored(DEVICES[:1])[1]["addends"]}}, "twice", id="addend twice"),
     ],
 )
 def test_sums_that_no_samples_have_are_refused(tmp_path: Path, changes: dict[str, Any], match: str):

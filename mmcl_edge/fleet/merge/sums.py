@@ -1,13 +1,15 @@
 """Sums of the analytic head: added, not averaged, each contribution once. The one place where merging meets them.
 
-What the packs hold is told by their ``adapter_config.json``; which addends are added follows from that alone
-(``addends.disjoint``). Their sums are read and added one by one, so the memory does not depend on the number of packs.
+What the packs hold is told by their ``adapter_config.json`` and the names of contributions; which addends are added
+follows from that alone (``addends.disjoint``). Their sums are read and added one by one, so the memory does not depend
+on the number of packs.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -100,8 +102,9 @@ class _Held:
         return f"{SUMS_PREFIX}{self.id}."
 
     def heads(self) -> set[str]:
-        names = (name for name, _ in self.source.layout if name.startswith(self.prefix))
-        return {name.removeprefix(self.prefix).rpartition(".")[0] for name in names}
+        from mmcl_edge.learners.analytic.addends import heads_of
+
+        return heads_of(self.id, (name for name, _ in self.source.layout))
 
     def means(self, labels: Sequence[str]) -> list[Means]:
         """Where its classes lie under each head, under their merged names."""
@@ -114,24 +117,35 @@ class _Held:
 
     def read(self, head: str) -> RidgeStatistics:
         """The sums of one head, checked."""
-        import torch
-
         from mmcl_edge.learners.analytic.addends import sums_of
 
         wanted = f"{self.prefix}{head}."
-        with opened(self.source) as handle:
-            own = {
-                name: torch.from_numpy(tensor(handle, self.source, entry).copy())
-                for name, entry in self.source.layout
-                if name.startswith(wanted)
-            }
-        return sums_of(self.source.digest, self.entry, own)[head]
+        names = [name for name, _ in self.source.layout if name.startswith(wanted)]
+        with _tensors(self.source) as read:
+            return sums_of(self.source.digest, self.entry, {name: read(name) for name in names})[head]
+
+
+@contextmanager
+def _tensors(source: Source) -> Iterator[Callable[[str], Any]]:
+    """Reads tensors of a pack by name; ``None`` for a name that it does not have."""
+    import torch
+
+    entries = source.entries()
+    with opened(source) as handle:
+
+        def read(name: str) -> Any:
+            entry = entries.get(name)
+            return None if entry is None else torch.from_numpy(tensor(handle, source, entry).copy())
+
+        yield read
 
 
 def _told(source: Source) -> list[_Held]:
     from mmcl_edge.learners.analytic.addends import entries_of
 
-    return [_Held(one, source) for one in entries_of(source.digest, json.loads(source.module), source.labels)]
+    with _tensors(source) as read:
+        found = entries_of(source.digest, json.loads(source.module), source.labels, read)
+    return [_Held(one, source) for one in found]
 
 
 def _total(chosen: Sequence[_Held], head: str, labels: Sequence[str]) -> RidgeStatistics:

@@ -18,6 +18,7 @@ from pathlib import Path
 from mmcl_edge.errors import MmclEdgeError
 from mmcl_edge.fleet.rounds.messages import MAX_REASON_CHARS, Answer, Order, packed, unpacked
 from mmcl_edge.fleet.staging import staging_folder
+from mmcl_edge.learners.analytic.addends import contributions
 from mmcl_edge.packs import read_manifest, read_pack
 from mmcl_edge.runtime.adapt import AdaptRequest, adapt
 from mmcl_edge.runtime.replay_store import ReplayStore
@@ -57,7 +58,7 @@ def take_part(
             if report.pack_digest is None:
                 return _refusal(order, "the new pack would cost old classes more than the tolerance")
             made = workspace.packs_path / report.pack_digest
-            if base is not None and _contributions(made) == _contributions(base) != set():
+            if base is not None and contributions(read_pack(made)) == contributions(read_pack(base)) != set():
                 return _refusal(order, "nothing new: the fleet's pack holds what this device has to tell")
             return Answer(
                 round=order.round,
@@ -89,12 +90,6 @@ def _follow(workspace: Workspace, order: Order, scratch: Path) -> Path | None:
         ReplayStore(workspace.replay_path).follow(old, order.pack, manifest.label_names)
         workspace.use_pack(order.pack)
     return folder
-
-
-def _contributions(folder: Path) -> set[str]:
-    """Ids of the contributions that a pack's sums hold; empty where it has no sums."""
-    addends = read_pack(folder).module.get("addends", ())
-    return {atom for addend in addends for atom in addend["atoms"]}
 
 
 def _refusal(order: Order, reason: str) -> Answer:

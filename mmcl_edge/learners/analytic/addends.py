@@ -8,13 +8,14 @@ and the grouping.
 
 In a pack::
 
-    adapter_config.json   module: {"addends": [{"id", "atoms": [...], "classes": [...]}, ...]}
-    tensors               analytic.<id>.<head>.root | .cross | .counts
+    adapter_config.json   module: {"addends": [{"id", "contributions", "classes": [...]}, ...]}
+    tensors               analytic.<id>.atoms                            (contributions, 8) uint8, ascending
+                          analytic.<id>.<head>.root | .cross | .counts
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Protocol, TypeVar
 
@@ -33,21 +34,32 @@ from mmcl_edge.types import FrozenModel
 
 MODULE_KEY = "addends"
 ID_LENGTH = 16
+"""Hexadecimal digits of an id."""
+ATOMS = "atoms"
 _Id = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 _PARTS = {"root", "cross", "counts"}
 ROUNDING = 1e-3
 """Relative error that rounding to float32 can cause in the checks of a pack's sums."""
 
 
-class Entry(FrozenModel):
+class _Written(FrozenModel):
     """What ``adapter_config.json`` says of one addend."""
 
     id: _Id
-    atoms: tuple[_Id, ...] = Field(min_length=1)
+    contributions: int = Field(ge=1)
     classes: tuple[Name, ...] = Field(min_length=1)
 
 
-_ENTRIES = TypeAdapter(tuple[Entry, ...])
+_ENTRIES = TypeAdapter(tuple[_Written, ...])
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An addend without its sums: see ``Addend``."""
+
+    id: str
+    atoms: tuple[str, ...]
+    classes: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -193,14 +205,31 @@ def folded(addends: Sequence[Addend]) -> Addend:
 
 def stored(addends: Sequence[Addend]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors by name, and the facts for ``adapter_config.json``'s ``module``; the order of the addends is theirs."""
-    tensors = {
+    tensors = {atoms_name(one.id): _packed(one.atoms) for one in addends}
+    tensors |= {
         f"{SUMS_PREFIX}{one.id}.{head}.{part}": value.contiguous()
         for one in addends
         for head, sums in one.sums.items()
         for part, value in sums.tensors().items()
     }
-    entries = [{"id": one.id, "atoms": list(one.atoms), "classes": list(one.classes)} for one in addends]
+    entries = [{"id": one.id, "contributions": len(one.atoms), "classes": list(one.classes)} for one in addends]
     return tensors, {MODULE_KEY: entries}
+
+
+def atoms_name(addend: str) -> str:
+    """Name of the tensor that holds the atoms of an addend."""
+    return f"{SUMS_PREFIX}{addend}.{ATOMS}"
+
+
+def _packed(atoms: Sequence[str]) -> Tensor:
+    return torch.frombuffer(bytearray.fromhex("".join(atoms)), dtype=torch.uint8).reshape(-1, ID_LENGTH // 2)
+
+
+def heads_of(addend: str, names: Iterable[str]) -> set[str]:
+    """Heads of whose sums an addend has tensors among ``names``."""
+    prefix = f"{SUMS_PREFIX}{addend}."
+    own = (name.removeprefix(prefix) for name in names if name.startswith(prefix))
+    return {name.rpartition(".")[0] for name in own if name != ATOMS}
 
 
 def addends_of(pack: Pack) -> list[Addend]:
@@ -209,35 +238,59 @@ def addends_of(pack: Pack) -> list[Addend]:
     Raises:
         PackError: a rule of ``entries_of`` or ``sums_of`` is broken, or a tensor belongs to no addend.
     """
-    entries = entries_of(pack.digest, pack.module, pack.manifest.label_names)
     tensors = {name: value for name, value in pack.tensors().items() if name.startswith(SUMS_PREFIX)}
+    entries = entries_of(pack.digest, pack.module, pack.manifest.label_names, tensors.get)
     found = [Addend(one.atoms, one.classes, sums_of(pack.digest, one, tensors)) for one in entries]
     known = {f"{SUMS_PREFIX}{one.id}.{head}.{part}" for one in found for head in one.sums for part in _PARTS}
+    known |= {atoms_name(one.id) for one in found}
     if set(tensors) != known:
         raise _refuse(pack.digest, f"{min(set(tensors) - known)} belongs to no addend")
     return found
 
 
-def entries_of(digest: str, module: Mapping[str, Any], labels: Iterable[str]) -> tuple[Entry, ...]:
-    """What ``adapter_config.json`` of the pack ``digest`` says of its addends.
+def contributions(pack: Pack) -> set[str]:
+    """Atoms of all that a pack's sums hold; empty where it has no sums.
+
+    Raises:
+        PackError: see ``entries_of``.
+    """
+    entries = entries_of(pack.digest, pack.module, pack.manifest.label_names, pack.tensors().get)
+    return {atom for one in entries for atom in one.atoms}
+
+
+def entries_of(
+    digest: str, module: Mapping[str, Any], labels: Iterable[str], tensor: Callable[[str], Tensor | None]
+) -> tuple[Entry, ...]:
+    """What the pack ``digest`` says of its addends.
+
+    Args:
+        digest: of the pack.
+        module: of its ``adapter_config.json``.
+        labels: its classes.
+        tensor: gives one of its tensors by name, ``None`` where it has none of that name.
 
     Raises:
         PackError: ids do not follow from atoms, a contribution is counted twice, or a class is none of the pack's.
     """
     try:
-        entries = _ENTRIES.validate_python(module.get(MODULE_KEY, ()))
+        written = _ENTRIES.validate_python(module.get(MODULE_KEY, ()))
     except ValidationError as error:
         raise _refuse(digest, validation_sentence(error)) from error
-    known = set(labels)
-    for one in entries:
+    known, entries = set(labels), []
+    for one in written:
         if len(set(one.classes)) != len(one.classes) or not set(one.classes) <= known:
             raise _refuse(digest, f"the classes of {one.id} are not among the pack's, each once")
-        if list(one.atoms) != sorted(set(one.atoms)) or one.id != _id_of(one.atoms):
+        packed = tensor(atoms_name(one.id))
+        if packed is None or packed.dtype != torch.uint8 or packed.shape != (one.contributions, ID_LENGTH // 2):
+            raise _refuse(digest, f"{one.id} does not name its {one.contributions} contributions")
+        atoms = tuple(bytes(row).hex() for row in packed.tolist())
+        if list(atoms) != sorted(set(atoms)) or one.id != _id_of(atoms):
             raise _refuse(digest, f"the id {one.id} does not follow from its contributions")
-    atoms = [atom for one in entries for atom in one.atoms]
-    if len(set(atoms)) != len(atoms):
+        entries.append(Entry(one.id, atoms, one.classes))
+    every = [atom for one in entries for atom in one.atoms]
+    if len(set(every)) != len(every):
         raise _refuse(digest, "a contribution is counted twice")
-    return entries
+    return tuple(entries)
 
 
 def sums_of(digest: str, entry: Entry, tensors: Mapping[str, Tensor]) -> Sums:
@@ -247,10 +300,10 @@ def sums_of(digest: str, entry: Entry, tensors: Mapping[str, Tensor]) -> Sums:
         PackError: they are incomplete, or no samples have such sums.
     """
     prefix = f"{SUMS_PREFIX}{entry.id}."
-    heads: dict[str, dict[str, Tensor]] = {}
-    for name in (name for name in tensors if name.startswith(prefix)):
-        head, _, part = name.removeprefix(prefix).rpartition(".")
-        heads.setdefault(head, {})[part] = tensors[name]
+    heads = {
+        head: {part: tensors[f"{prefix}{head}.{part}"] for part in _PARTS if f"{prefix}{head}.{part}" in tensors}
+        for head in heads_of(entry.id, tensors)
+    }
     if not heads or any(set(parts) != _PARTS for parts in heads.values()):
         raise _refuse(digest, f"{entry.id} should have root, cross and counts for each head")
     return {
