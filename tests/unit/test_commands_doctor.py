@@ -160,7 +160,9 @@ def test_a_device_that_has_not_synced_for_long_is_told(workspace):
 
 def test_a_pack_on_trial_is_told(workspace):
     joined(workspace)
-    workspace.trial.write(Trial(pack=workspace.current_digest(), channel="beta", counter=1, stage="on-trial"))
+    workspace.trial.write(
+        Trial(pack=workspace.current_digest(), released="0" * 64, channel="beta", counter=1, stage="on-trial")
+    )
     check = examine()[1]["fleet"]
     assert check["status"] == "warn"
     assert "mmcl-edge mark-good" in check["found"]
