@@ -89,11 +89,15 @@ class Ledger(FrozenModel):
         """Number of the newest upload collected from a device; 0 before the first."""
         return max((one.counter for one in self.devices.get(keyid, ())), default=0)
 
-    def after(self, upload: Upload) -> Ledger:
-        """The ledger after ``upload`` was collected."""
-        line = Collected(pack=upload.pack, counter=upload.counter, version=upload.version)
-        others = tuple(one for one in self.devices.get(upload.keyid, ()) if one != line)
-        return Ledger(devices={**self.devices, upload.keyid: (*others, line)})
+    def after(self, uploads: Iterable[Upload]) -> Ledger:
+        """The ledger after ``uploads`` were collected, in that order."""
+        lines = {keyid: dict.fromkeys(collected) for keyid, collected in self.devices.items()}
+        for upload in uploads:
+            own = lines.setdefault(upload.keyid, {})
+            line = Collected(pack=upload.pack, counter=upload.counter, version=upload.version)
+            own.pop(line, None)
+            own[line] = None
+        return Ledger(devices={keyid: tuple(own) for keyid, own in lines.items()})
 
 
 @dataclass(frozen=True)
@@ -227,13 +231,15 @@ def collect(
     sweep_staging(out)
     ledger = known = read_ledger(out)  # an older upload of the same call is no replay
     entries = list_inbox(store).entries
+    enrolled = {device.keyid: device for device in devices.devices}
+    gone = {device.keyid for device in devices.revoked}
 
     def case(entry: Entry) -> _Case:
         return _Case(
             store=store,
             entry=entry,
-            device=devices.enrolled(entry.keyid),
-            revoked=devices.was_revoked(entry.keyid),
+            device=enrolled.get(entry.keyid),
+            revoked=entry.keyid in gone,
             ledger=known,
             out=out,
             parent_of=parent_of,
@@ -243,18 +249,19 @@ def collect(
 
     cases = map(case, entries)
     findings: list[Finding] = []
+    fresh: list[Upload] = []
     results: Iterable[tuple[Finding, Upload | None]] = map(_verified, cases)
     if executor is not None:
         results = executor.map(_verified, cases)
     for finding, upload in results:
         if upload is not None:
-            ledger = ledger.after(upload)
+            fresh.append(upload)
         findings.append(finding)
         on_progress(f"{finding.device or finding.keyid[:16]}: {finding.status}", len(findings), len(entries))
-        if upload is not None and not len(findings) % LEDGER_EVERY:
+        if len(fresh) == LEDGER_EVERY or (fresh and len(findings) == len(entries)):
+            ledger = ledger.after(fresh)
             write_ledger(out, ledger)
-    if ledger is not known:
-        write_ledger(out, ledger)
+            fresh.clear()
     return tuple(findings)
 
 
