@@ -135,7 +135,8 @@ def fleet(folder: Path, *, liars: int, honest: int = 8) -> tuple[list[Path], set
     for seed in range(liars + honest):
         one = contribution(100 + seed, LABELS, 3)
         if seed < liars:
-            one = type(one)(one.atoms, (*one.classes[1:], one.classes[0]), one.sums)
+            one = type(one)((), (*one.classes[1:], one.classes[0]), one.sums)
+            one = type(one)((one.content_id(),), one.classes, one.sums)
         packs.append(written(folder, [one]))
         if seed < liars:
             lying.add(packs[-1].name)

@@ -81,7 +81,7 @@ def facts(
         "minimum_runtime": max((source.minimum_runtime for source in everyone), key=_numbers),
         "module": sums.module if sums else _module(sources),
     }
-    return Facts(fields, notes)
+    return Facts(fields, notes + (sums.notes if sums else ()))
 
 
 def _training(source: Source) -> str:

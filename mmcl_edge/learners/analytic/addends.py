@@ -80,10 +80,7 @@ class Addend:
     def of(cls, contribution: Sums, labels: Sequence[str]) -> Addend:
         """One contribution, whose columns are ``labels``; classes that none of its samples has are left out."""
         found = cls.of_atoms((), labels, contribution)
-        values = [value for one in found.sums.values() for _, value in sorted(one.tensors().items())]
-        content = b"".join(value.contiguous().numpy().tobytes() for value in values)
-        atom = sha256_bytes("\0".join(found.classes).encode() + b"\0" + content)[:ID_LENGTH]
-        return cls((atom,), found.classes, found.sums)
+        return cls((found.content_id(),), found.classes, found.sums)
 
     @classmethod
     def of_atoms(cls, atoms: Iterable[str], labels: Sequence[str], sums: Sums) -> Addend:
@@ -99,6 +96,17 @@ class Addend:
     def id(self) -> str:
         """Follows from the atoms."""
         return _id_of(self.atoms)
+
+    def content_id(self) -> str:
+        """The atom of a contribution with these sums, whatever the order of its classes and the case of their names."""
+        order = sorted(range(len(self.classes)), key=lambda column: self.classes[column].casefold())
+        names = "\0".join(self.classes[column].casefold() for column in order)
+        sums = (
+            RidgeStatistics(one.root, one.cross[:, order], one.counts[order]) for _, one in sorted(self.sums.items())
+        )
+        values = (value for one in sums for _, value in sorted(one.tensors().items()))
+        content = b"".join(value.contiguous().numpy().tobytes() for value in values)
+        return sha256_bytes(names.encode() + b"\0" + content)[:ID_LENGTH]
 
     def sample_counts(self) -> dict[str, int]:
         """Samples by class: the most that one head has heard."""
@@ -138,11 +146,61 @@ def union(groups: Iterable[Sequence[Addend]]) -> list[Addend]:
     """Addends that hold every atom of all groups, each once: larger ones first, by id where equal.
 
     Raises:
-        InputError: their heads have different sizes; or see ``disjoint``.
+        InputError: their heads have different sizes; or (``ClaimError``) see ``disjoint`` and ``check_holds``.
     """
-    found = disjoint(one for group in groups for one in group)
-    _check_sizes(found)
+    every = [one for group in groups for one in group]
+    _check_sizes(every)
+    found = disjoint(every)
+    for big in found:
+        covered = [one for one in every if one is not big and set(one.atoms) <= set(big.atoms)]
+        if covered:
+            check_holds(big, disjoint(covered))
     return found
+
+
+def check_holds(big: Addend, parts: Sequence[Addend]) -> None:
+    r"""That ``big``, which claims the contributions of ``parts``, can hold their sums: else somebody's would be lost.
+
+    What is left when the parts are taken away must be sums that samples can have: of no class fewer than none, and by
+    the inequality of Cauchy and Schwarz :math:`|Q_c|^2 \le n_c \, tr(G)`.
+
+    Args:
+        big: an addend.
+        parts: disjoint addends whose atoms it claims.
+
+    Raises:
+        ClaimError: it cannot hold them.
+    """
+    labels = sorted({name for one in (big, *parts) for name in one.classes})
+    whole = big.placed(labels)
+    placed = [one.placed(labels) for one in parts]
+    for head in sorted({head for one in placed for head in one}):
+        sums = [one[head] for one in placed if head in one]
+        if head not in whole:
+            raise ClaimError(big.id)
+        counts = whole[head].counts.double() - sum(one.counts.double() for one in sums)
+        cross = whole[head].cross.double() - sum(one.cross.double() for one in sums)
+        trace = float(whole[head].root.double().square().sum())
+        rest = trace - sum(float(one.root.double().square().sum()) for one in sums)
+        slack = ROUNDING * trace
+        bound = counts.clamp_min(0) * max(rest, 0.0) + ROUNDING * slack * whole[head].counts.double().clamp_min(1)
+        if bool((counts < 0).any()) or rest < -slack or bool((cross.square().sum(dim=0) > bound).any()):
+            raise ClaimError(big.id)
+
+
+class ClaimError(InputError):
+    """An addend claims contributions that it does not hold, or shares some with another.
+
+    Attributes:
+        id: of the addend.
+    """
+
+    def __init__(self, id_: str, problem: str = "claims contributions of others that its sums do not hold") -> None:
+        super().__init__(
+            f"Expected sums that are disjoint or hold one another, but {id_} {problem}; merge packs of the release "
+            "that the devices have, or let this device sync and push again."
+        )
+        self.id = id_
 
 
 class Counted(Protocol):
@@ -166,7 +224,7 @@ def disjoint(held: Iterable[AnyCounted]) -> list[AnyCounted]:
     """Of ``held``, those that hold every atom of all, each once: larger ones first, by id where equal.
 
     Raises:
-        InputError: two overlap and neither holds the other, so that the common part cannot be counted once.
+        ClaimError: two overlap and neither holds the other, so that the common part cannot be counted once.
     """
     known = {one.id: one for one in held}
     chosen: list[AnyCounted] = []
@@ -183,11 +241,8 @@ def disjoint(held: Iterable[AnyCounted]) -> list[AnyCounted]:
         covered |= atoms
     partial = [one for one in left if not set(one.atoms) <= covered]
     if partial:
-        raise InputError(
-            f"Expected sums that are disjoint or hold one another, but {partial[0].id} shares "
-            f"{len(set(partial[0].atoms) & covered)} of its {len(partial[0].atoms)} contributions with others; "
-            "merge packs of the release that the devices have, or let this device sync and push again."
-        )
+        shared = len(set(partial[0].atoms) & covered)
+        raise ClaimError(partial[0].id, f"shares {shared} of its {len(partial[0].atoms)} contributions with others")
     return chosen
 
 
@@ -236,11 +291,15 @@ def addends_of(pack: Pack) -> list[Addend]:
     """What a pack's sums hold, checked; a pack without sums has none.
 
     Raises:
-        PackError: a rule of ``entries_of`` or ``sums_of`` is broken, or a tensor belongs to no addend.
+        PackError: a rule of ``entries_of`` or ``sums_of`` is broken, a contribution's sums are not those that it is
+            named by, or a tensor belongs to no addend.
     """
     tensors = {name: value for name, value in pack.tensors().items() if name.startswith(SUMS_PREFIX)}
     entries = entries_of(pack.digest, pack.module, pack.manifest.label_names, tensors.get)
     found = [Addend(one.atoms, one.classes, sums_of(pack.digest, one, tensors)) for one in entries]
+    for one in found:
+        if len(one.atoms) == 1 and one.content_id() != one.id:
+            raise _refuse(pack.digest, f"the sums of {one.id} are not those of the contribution that it names")
     known = {f"{SUMS_PREFIX}{one.id}.{head}.{part}" for one in found for head in one.sums for part in _PARTS}
     known |= {atoms_name(one.id) for one in found}
     if set(tensors) != known:

@@ -68,7 +68,7 @@ class RidgeStatistics:
             )
         if not (bool(x.isfinite().all()) and bool(y.isfinite().all())):
             raise InputError("Expected finite features and targets, but some are not; leave those samples out.")
-        own = RidgeStatistics(x, x.T @ y, y.sum(dim=0))
+        own = RidgeStatistics(torch.linalg.qr(x, mode="r").R, x.T @ y, y.sum(dim=0))
         return self.merged(own)
 
     def merged(self, other: RidgeStatistics) -> RidgeStatistics:
@@ -222,8 +222,11 @@ def largest_features(budget_bytes: int, *, classes: int, cap: int, dtype: torch.
 
 
 def _triangle(roots: Sequence[Tensor]) -> Tensor:
-    """The root of the sum of what the roots are of: decomposed on top of each other."""
-    root: Tensor = torch.linalg.qr(torch.cat(list(roots)), mode="r").R
+    """The root of the sum of what the roots are of: decomposed on top of each other. One alone stays as it is."""
+    some = [root for root in roots if len(root)]
+    if len(some) <= 1:
+        return some[0] if some else roots[0]
+    root: Tensor = torch.linalg.qr(torch.cat(some), mode="r").R
     return root
 
 
