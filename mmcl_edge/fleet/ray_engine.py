@@ -69,7 +69,7 @@ class RayExecutor(Executor):
         if self._closed:
             raise RuntimeError("cannot schedule new futures after shutdown")
         reference = self._task.remote(fn, args, kwargs)
-        future: _TaskFuture[Result] = _TaskFuture(lambda: self._ray.cancel(reference))
+        future: Future[Result] = Future()  # cancelling drops the result: Ray itself can crash where a task is cancelled
         self._pending.add(future)
         future.add_done_callback(self._pending.discard)
         reference.future().add_done_callback(lambda source: self._hand_over(source, future))
@@ -98,7 +98,7 @@ class RayExecutor(Executor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """See ``Executor.shutdown``. A cluster that was started here ends; another is left as it is.
 
-        ``cancel_futures`` ends what runs, too.
+        ``cancel_futures`` drops results; what runs goes on until its cluster, or this program, ends.
         """
         if self._closed:
             return
@@ -111,21 +111,6 @@ class RayExecutor(Executor):
             _wait(pending)
         if self._owner:
             self._ray.shutdown()
-
-
-class _TaskFuture(Future[Result]):
-    """A future that ends its task when it is cancelled."""
-
-    def __init__(self, end: Callable[[], object]) -> None:
-        super().__init__()
-        self._end = end
-
-    def cancel(self) -> bool:
-        """See ``Future.cancel``: possible until the result is there."""
-        cancelled = super().cancel()
-        if cancelled:
-            self._end()
-        return cancelled
 
 
 class _Spread:

@@ -182,7 +182,7 @@ def test_ctrl_c_ends_with_a_sentence(home):
         if "epoch 1/" in line:
             process.send_signal(signal.SIGINT)
             break
-    _, rest = process.communicate(timeout=60)
+    _, rest = process.communicate(timeout=240)
     assert process.returncode == 130, (lines, rest)
     assert "is kept. Run the same command again" in rest
     assert "Traceback" not in rest
