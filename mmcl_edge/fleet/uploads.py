@@ -10,18 +10,17 @@ The pieces of one blob are named by its hash, so those of two attempts never mix
 
 from __future__ import annotations
 
-import base64
-import binascii
 import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from mmcl_edge.errors import IntegrityError, PackError, SignatureError
-from mmcl_edge.fileio import canonical_json, sha256_bytes
+from mmcl_edge.fileio import sha256_bytes
 from mmcl_edge.fleet.layout import MAX_DOCUMENT_BYTES, Upload, dump, parse
+from mmcl_edge.packs.envelopes import envelope_bytes, parse_envelope
 from mmcl_edge.packs.manifest import Digest
 from mmcl_edge.packs.ustar import Members, archive_bytes
 from mmcl_edge.types import FrozenModel
@@ -38,17 +37,6 @@ MAX_EXEMPLARS = 100_000
 _PIECE = re.compile(r"[0-9a-f]{32}\.\d{5}")
 _INDEX_NAME = "index.json"
 _ADVICE = "ask the device to push it again"
-
-
-class _Signature(FrozenModel):
-    keyid: Digest
-    sig: str = Field(pattern=r"^[A-Za-z0-9+/]{86}==$", description="64 bytes in base64.")
-
-
-class _Envelope(FrozenModel):
-    payload: str = Field(max_length=MAX_ENVELOPE_BYTES)
-    payloadType: Literal["application/vnd.mmcl-edge.upload+json"]  # noqa: N815
-    signatures: tuple[_Signature, ...] = Field(min_length=1, max_length=1)
 
 
 class SharedExemplar(FrozenModel):
@@ -88,16 +76,8 @@ def seal(upload: Upload, signer: Signer) -> bytes:
     from securesystemslib.dsse import Envelope
 
     envelope = Envelope(dump(upload), PAYLOAD_TYPE, {})
-    signature = envelope.sign(signer)
-    return canonical_json(
-        {
-            "payload": base64.b64encode(envelope.payload).decode(),
-            "payloadType": PAYLOAD_TYPE,
-            "signatures": [
-                {"keyid": signature.keyid, "sig": base64.b64encode(bytes.fromhex(signature.signature)).decode()}
-            ],
-        }
-    )
+    envelope.sign(signer)
+    return envelope_bytes(envelope)
 
 
 def unseal(data: bytes, key: Key) -> Upload:
@@ -107,30 +87,22 @@ def unseal(data: bytes, key: Key) -> Upload:
         SignatureError: it is no such envelope, or not signed by that key.
         IntegrityError: what was signed is no description of an upload.
     """
-    from securesystemslib.dsse import Envelope
     from securesystemslib.exceptions import UnverifiedSignatureError
 
-    try:
-        file = _Envelope.model_validate_json(data)
-        payload = base64.b64decode(file.payload, validate=True)
-        signature = base64.b64decode(file.signatures[0].sig, validate=True)
-    except (ValidationError, binascii.Error) as error:
-        raise SignatureError(f"{UPLOAD_NAME} should be a signed envelope, but is not; {_ADVICE}.") from error
-    keyid = file.signatures[0].keyid
-    if keyid != key.keyid:
+    envelope = parse_envelope(data, PAYLOAD_TYPE, name=UPLOAD_NAME, advice=_ADVICE)
+    if list(envelope.signatures) != [key.keyid]:
+        signers = " and ".join(f"{keyid[:16]}..." for keyid in list(envelope.signatures)[:2]) or "nobody"
         raise SignatureError(
-            f"{UPLOAD_NAME} should be signed by the key {key.keyid[:16]}..., but is by {keyid[:16]}...; {_ADVICE}."
+            f"{UPLOAD_NAME} should be signed by the key {key.keyid[:16]}... alone, but is by {signers}; {_ADVICE}."
         )
     try:
-        from securesystemslib.signer import Signature
-
-        key.verify_signature(Signature(keyid, signature.hex()), Envelope(payload, PAYLOAD_TYPE, {}).pae())
+        key.verify_signature(envelope.signatures[key.keyid], envelope.pae())
     except UnverifiedSignatureError as error:
         raise SignatureError(
-            f"The signature of {UPLOAD_NAME} by the key {keyid[:16]}... should hold, but does not: it was changed; "
+            f"The signature of {UPLOAD_NAME} by the key {key.keyid[:16]}... should hold, but does not: it was changed; "
             f"{_ADVICE}."
         ) from error
-    return parse(Upload, payload, UPLOAD_NAME)
+    return parse(Upload, envelope.payload, UPLOAD_NAME)
 
 
 def pack_exemplars(index: SharedIndex, objects: Mapping[str, bytes]) -> bytes:

@@ -3,56 +3,31 @@
 What is signed is ``{"files": {name: sha256}, "pack": digest}`` in canonical JSON. The order in which a signature file
 is checked, each step refusing before the next:
 
-1. It is a plain file of at most 64 KiB and an envelope of this form, with no further field.
+1. It is a plain file of at most 64 KiB and an envelope (``packs.envelopes``) in which no key signs twice.
 2. Its payload is, byte for byte, what a signature of *this* pack signs: one of another pack is refused.
-3. No key signs twice, and every signature by a key that the caller trusts holds. Keys the caller does not know
-   count for nothing.
+3. Every signature by a key that the caller trusts holds. Keys the caller does not know count for nothing.
 4. At least ``threshold`` different trusted keys have signed, where a signature is required.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
-
-from pydantic import Field, ValidationError
+from typing import TYPE_CHECKING
 
 from mmcl_edge.errors import IntegrityError, SignatureError
 from mmcl_edge.fileio import canonical_json, read_bounded, sha256_bytes, write_atomic
-from mmcl_edge.packs.manifest import (
-    MANIFEST_NAME,
-    MAX_SIGNATURES_BYTES,
-    SIGNATURES_NAME,
-    PackManifest,
-    validation_sentence,
-)
+from mmcl_edge.packs.envelopes import MAX_SIGNATURES, envelope_bytes, parse_envelope
+from mmcl_edge.packs.manifest import MANIFEST_NAME, MAX_SIGNATURES_BYTES, SIGNATURES_NAME, PackManifest
 from mmcl_edge.packs.reader import Pack, read_pack
-from mmcl_edge.types import FrozenModel
 
 if TYPE_CHECKING:
     from securesystemslib.dsse import Envelope
     from securesystemslib.signer import Key, Signer
 
 PAYLOAD_TYPE = "application/vnd.mmcl-edge.pack+json"
-MAX_SIGNATURES = 64
 
 _ADVICE = "fetch the pack again, or have it signed anew (mmcl-edge pack sign)"
-
-
-class _Signature(FrozenModel):
-    keyid: str = Field(pattern=r"^[0-9a-f]{64}$")
-    sig: str = Field(pattern=r"^[A-Za-z0-9+/]{86}==$", description="64 bytes in base64.")
-
-
-class _File(FrozenModel):
-    """Contents of ``signatures.json``."""
-
-    payload: str = Field(max_length=MAX_SIGNATURES_BYTES)
-    payloadType: Literal["application/vnd.mmcl-edge.pack+json"]  # noqa: N815
-    signatures: tuple[_Signature, ...] = Field(max_length=MAX_SIGNATURES)
 
 
 def signed_payload(manifest: PackManifest, digest: str) -> bytes:
@@ -80,7 +55,7 @@ def sign_pack(folder: Path, signer: Signer) -> str:
     envelope.sign(signer)
     if len(envelope.signatures) > MAX_SIGNATURES:
         raise SignatureError(f"{folder} has {MAX_SIGNATURES} signatures, and may not have more; remove some first.")
-    write_atomic(pack.path / SIGNATURES_NAME, _bytes_of(envelope))
+    write_atomic(pack.path / SIGNATURES_NAME, envelope_bytes(envelope))
     return pack.digest
 
 
@@ -193,41 +168,14 @@ def joined(first: bytes | None, second: bytes | None, manifest: PackManifest, di
         return None
     for other in envelopes[1:]:
         envelopes[0].signatures = other.signatures | envelopes[0].signatures
-    return _bytes_of(envelopes[0])
+    return envelope_bytes(envelopes[0])
 
 
 def _envelope(data: bytes, payload: bytes) -> Envelope:
-    from securesystemslib.dsse import Envelope
-    from securesystemslib.signer import Signature
-
-    try:
-        file = _File.model_validate_json(data)
-        found = base64.b64decode(file.payload, validate=True)
-    except (ValidationError, binascii.Error) as error:
+    envelope = parse_envelope(data, PAYLOAD_TYPE, name=SIGNATURES_NAME, advice=_ADVICE)
+    if envelope.payload != payload:
         raise SignatureError(
-            f"{SIGNATURES_NAME} should be a signature envelope, but is not: {validation_sentence(error)}; {_ADVICE}."
-        ) from error
-    if found != payload:
-        raise SignatureError(
-            f"{SIGNATURES_NAME} should sign this pack, but it signs something else ({sha256_bytes(found)[:16]}...): "
-            f"it belongs to another pack; {_ADVICE}."
+            f"{SIGNATURES_NAME} should sign this pack, but it signs something else "
+            f"({sha256_bytes(envelope.payload)[:16]}...): it belongs to another pack; {_ADVICE}."
         )
-    signatures = {
-        one.keyid: Signature(one.keyid, base64.b64decode(one.sig, validate=True).hex()) for one in file.signatures
-    }
-    if len(signatures) != len(file.signatures):
-        raise SignatureError(f"{SIGNATURES_NAME} should name each key once, but names one twice; {_ADVICE}.")
-    return Envelope(payload, PAYLOAD_TYPE, signatures)
-
-
-def _bytes_of(envelope: Envelope) -> bytes:
-    signatures = [
-        {"keyid": keyid, "sig": base64.b64encode(bytes.fromhex(envelope.signatures[keyid].signature)).decode()}
-        for keyid in sorted(envelope.signatures)
-    ]
-    fields: Mapping[str, object] = {
-        "payload": base64.b64encode(envelope.payload).decode(),
-        "payloadType": envelope.payload_type,
-        "signatures": signatures,
-    }
-    return canonical_json(fields)
+    return envelope

@@ -154,6 +154,16 @@ def description_changed_after_signing(scene: Scene) -> None:
     path.write_bytes(json.dumps(envelope | {"payload": base64.b64encode(payload).decode()}).encode())
 
 
+def description_with(**fields: Any) -> Callable[[Scene], None]:
+    """A description as the device would write it, but for fields of its envelope."""
+
+    def attack(scene: Scene) -> None:
+        path = scene.upload(scene.hostile.pack(5.0)) / "upload.json"
+        path.write_bytes(json.dumps(json.loads(path.read_bytes()) | fields, ensure_ascii=False).encode())
+
+    return attack
+
+
 def lies(**changes: Any) -> Callable[[Scene], None]:
     return lambda scene: scene.upload(scene.hostile.pack(5.0), **changes) and None
 
@@ -220,6 +230,10 @@ ATTACKS: dict[str, tuple[Callable[[Scene], None], str]] = {
     "garbage for a description": (description(b"garbage"), "signed envelope"),
     "empty description": (description(b""), "signed envelope"),
     "description nested too deep": (description(b"[" * 50_000), "signed envelope"),
+    "description whose payload is not ASCII": (description_with(payload="é"), "signed envelope"),
+    "description whose payload is no base64": (description_with(payload="AAAAA"), "signed envelope"),
+    "description that is an envelope of another kind": (description_with(payloadType="text/plain"), "of the type"),
+    "description that nobody signed": (description_with(signatures=[]), "signed by the key"),
     "endless description": (endless_description, "at most"),
     "description changed after signing": (description_changed_after_signing, "was changed"),
     "description of a future schema": (lies(schema_version=2), "schema_version"),

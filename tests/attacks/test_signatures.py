@@ -17,7 +17,7 @@ def _change(change):
         file = pack / "signatures.json"
         raw = json.loads(file.read_bytes())
         change(raw)
-        file.write_text(json.dumps(raw))
+        file.write_text(json.dumps(raw, ensure_ascii=False))
 
     return harm
 
@@ -75,6 +75,8 @@ ATTACKS = {
     "signature by another key under a trusted id": (_change(_by_another_key_under_a_trusted_id), "hold"),
     "trusted signature under an unknown id": (_signature(keyid="0" * 64), "At least 1"),
     "changed payload": (_change(_other_payload), "another pack"),
+    "payload that is not ASCII": (_change(lambda raw: raw.update(payload="é")), "envelope"),
+    "payload that is no base64": (_change(lambda raw: raw.update(payload="AAAAA")), "envelope"),
     "payload in other words": (_change(_same_payload_in_other_words), "another pack"),
     "signature of another pack": (_replay, "another pack"),
     "payload of another type": (
