@@ -6,25 +6,31 @@ Rules:
    is told to forget what it knew (``rejoin``).
 2. A device that has not joined is told an address, and one of three: the root metadata itself; its sha256; or, in so
    many words, that the first root metadata found there may be trusted.
-3. It has joined once the fleet's metadata was verified from there. Until then nothing of it is remembered.
+3. It has joined once the fleet's metadata was verified from there. Until then nothing of it is remembered: what is
+   downloaded lies in a folder that the next command sweeps, and a fleet joined before stays as it is.
+4. Then the new fleet takes the old one's place, by two renames; what a cut between them left is put back.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from mmcl_edge.errors import InputError
-from mmcl_edge.fileio import STAGING_PREFIX, read_bounded, sha256_bytes, storage_errors
+from mmcl_edge.fileio import STAGING_PREFIX, fsync_folder, read_bounded, sha256_bytes, storage_errors
 from mmcl_edge.fleet.client import MAX_ROOT_BYTES, ROOT_NAME, FleetClient, check_root, first_root, pin
 from mmcl_edge.fleet.layout import STABLE, check_channel
 from mmcl_edge.fleet.store import Store
-from mmcl_edge.fleet.sync_state import RECORD_NAME, DeviceState, StateRecord
+from mmcl_edge.fleet.sync_state import DeviceState, StateRecord
 
 FOLDER = "fleet"
 """Where, in the workspace folder ``trust``, a device keeps what it knows of its fleet."""
+BEFORE = f"{FOLDER}-before"
+"""Where, beside it, the fleet joined before lies between two renames. Nothing sweeps it: see ``_restored``."""
 
 OpenStore = Callable[[str], Store]
 
@@ -50,7 +56,7 @@ class Invitation:
     rejoin: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass
 class Membership:
     """A device's client and memory, ready to be refreshed.
 
@@ -60,7 +66,6 @@ class Membership:
         state: the memory.
         fingerprint: sha256 of the root metadata that trust begins with.
         joining: whether it is the first time; then ``abandon`` undoes it.
-        aside: where the fleet that was joined before waits, until this one is.
     """
 
     client: FleetClient
@@ -68,24 +73,28 @@ class Membership:
     state: DeviceState
     fingerprint: str
     joining: bool
-    aside: Path | None = None
 
     def abandon(self) -> None:
-        """Remember nothing of this fleet, where joining it failed; the one before is joined again."""
+        """Remember nothing of this fleet, where joining it failed; one joined before was never touched."""
         if self.joining:
             shutil.rmtree(self.client.folder, ignore_errors=True)
-            if self.aside is not None:
-                self.aside.replace(self.client.folder)
 
     def keep(self, state: DeviceState) -> None:
         """Remember ``state``, and from the first time on this fleet alone.
 
         Raises:
-            StorageError: it cannot be written.
+            StorageError: it cannot be written; what was remembered before stays.
         """
-        self.record.write(state)
-        if self.aside is not None:
-            shutil.rmtree(self.aside, ignore_errors=True)
+        try:
+            self.record.write(state)
+            if self.joining:
+                folder = self.client.folder.with_name(FOLDER)
+                _take_place(self.client.folder, folder)
+                self.client, self.record = FleetClient(folder, self.client.store), StateRecord(folder)
+                self.joining = False
+        except BaseException:
+            self.abandon()
+            raise
 
 
 def membership(trust: Path, invitation: Invitation, open_store: OpenStore = Store.open) -> Membership:
@@ -102,6 +111,7 @@ def membership(trust: Path, invitation: Invitation, open_store: OpenStore = Stor
         StoreError: the store does not answer.
     """
     folder = trust / FOLDER
+    _restored(folder)
     state = None if invitation.rejoin else StateRecord(folder).read()
     if state is None:
         return _joined(folder, invitation, open_store)
@@ -138,19 +148,40 @@ def _joined(folder: Path, invitation: Invitation, open_store: OpenStore) -> Memb
     if root is None:
         root = first_root(store, fingerprint=invitation.fingerprint)
     check_root(root)
-    aside = _set_aside(folder)
-    fingerprint = pin(folder, root)
-    state = DeviceState(url=url, channel=channel)
-    return Membership(FleetClient(folder, store), StateRecord(folder), state, fingerprint, joining=True, aside=aside)
-
-
-def _set_aside(folder: Path) -> Path | None:
-    """Move the fleet joined before out of the way; rubbish of one that never was joined is removed."""
-    joined = (folder / RECORD_NAME).is_file()
-    aside = folder.with_name(f"{STAGING_PREFIX}{folder.name}-before")
     with storage_errors(folder):
-        shutil.rmtree(aside, ignore_errors=True)
-        if joined:
-            folder.replace(aside)
-    shutil.rmtree(folder, ignore_errors=True)
-    return aside if joined else None
+        folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{STAGING_PREFIX}{FOLDER}-"))
+    try:
+        fingerprint = pin(staging, root)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+    state = DeviceState(url=url, channel=channel)
+    return Membership(FleetClient(staging, store), StateRecord(staging), state, fingerprint, joining=True)
+
+
+def _take_place(staging: Path, folder: Path) -> None:
+    """Let ``staging`` become ``folder``; a cut leaves the fleet before or the new one (``_restored``)."""
+    before = folder.with_name(BEFORE)
+    with storage_errors(folder):
+        if folder.exists():
+            os.replace(folder, before)
+        try:
+            os.replace(staging, folder)
+        except BaseException:
+            if before.exists():
+                os.replace(before, folder)
+            raise
+        fsync_folder(folder.parent)
+        shutil.rmtree(before, ignore_errors=True)
+
+
+def _restored(folder: Path) -> None:
+    """Settle what a cut in ``_take_place`` left: the fleet before goes where nothing took its place, or is removed."""
+    before = folder.with_name(BEFORE)
+    if before.is_dir():
+        with storage_errors(folder):
+            if folder.exists():
+                shutil.rmtree(before)
+            else:
+                os.replace(before, folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -18,11 +19,14 @@ from mmcl_edge.errors import (
     StoreError,
     TrustError,
 )
+from mmcl_edge.fleet import joining
 from mmcl_edge.fleet import sync as sync_module
+from mmcl_edge.fleet.client import FleetClient
 from mmcl_edge.fleet.health import Examination
 from mmcl_edge.fleet.joining import Invitation
 from mmcl_edge.fleet.store import Store
 from mmcl_edge.fleet.sync import SyncRequest, sync
+from mmcl_edge.fleet.sync_state import DeviceState, StateRecord
 from mmcl_edge.fleet.trials import Trials, mark_good
 from mmcl_edge.runtime.replay_store import Exemplars, ReplayStore
 from mmcl_edge.runtime.workspace import Workspace
@@ -138,6 +142,57 @@ def test_a_device_that_cannot_join_another_fleet_stays_in_its_own(joined: FleetD
     with pytest.raises(TrustError):
         joined.join(other, rejoin=True)
     assert snapshot(joined.workspace.root) == before
+    assert joined.sync().outcome == "up-to-date"
+
+
+def test_a_cut_anywhere_in_joining_another_fleet_leaves_one_of_the_two(joined: FleetDevice, tmp_path, monkeypatch):
+    """Copies of the workspace at every step are what SIGKILL would leave there: each opens, knows a fleet, syncs."""
+    other = SmallFleet(tmp_path / "other")
+    other.publish(joined.pack(5.0))
+    record, copies = Path("trust", "fleet", "device.json"), []
+    known = (joined.workspace.root / record).read_bytes()
+
+    def copied(owner, name):
+        genuine = getattr(owner, name)
+
+        def call(*arguments, **options):
+            for step in (None, genuine):
+                result = None if step is None else step(*arguments, **options)
+                copies.append(tmp_path / f"copy{len(copies)}")
+                shutil.copytree(joined.workspace.root, copies[-1], symlinks=True)
+            return result
+
+        monkeypatch.setattr(owner, name, call)
+
+    with monkeypatch.context():
+        for owner, name in ((joining, "pin"), (FleetClient, "refresh"), (os, "replace")):
+            copied(owner, name)
+        joined.join(other, rejoin=True)
+        monkeypatch.undo()
+    seen = []
+    for copy in copies:
+        report = sync(Workspace(copy).open(), make_examiner=joined.examiner.make)
+        state = StateRecord(copy / "trust" / "fleet").read()
+        assert report.outcome in ("up-to-date", "in-use")
+        assert [path.name for path in (copy / "trust").iterdir() if path.name.startswith((".staging", "fleet-"))] == []
+        seen.append(state.url == other.url)
+        if not seen[-1]:
+            assert state.seen == DeviceState.model_validate_json(known).seen, "what guards against rollback is kept"
+    assert seen == sorted(seen), "the old fleet, and from one step on the new one"
+    assert set(seen) == {False, True}
+
+
+def test_a_full_disk_while_joining_another_fleet_loses_none(joined: FleetDevice, tmp_path: Path):
+    other = SmallFleet(tmp_path / "other")
+    other.publish(joined.pack(5.0))
+    record = joined.workspace.trust_path / "fleet" / "device.json"
+    known, refusals = record.read_bytes(), 0
+    for refused in on_full_disk(lambda: joined.join(other, rejoin=True)):
+        if refused is not None:
+            refusals += 1
+            assert other.url in record.read_text() or record.read_bytes() == known
+            assert not list(joined.workspace.trust_path.glob(".staging*"))
+    assert refusals > 3
     assert joined.sync().outcome == "up-to-date"
 
 
