@@ -56,7 +56,10 @@ ENGINES = ("thread", "process", "ray")
     help="Accuracy that a parent's classes may lose, 0 to 1, before the result is refused.",
 )
 @click.option(
-    "--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder of packs.  [default: the workspace's]"
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Folder of packs.  [default: the workspace's]",
 )
 @click.option(
     "--density", type=FiniteRange(min=0, max=1, min_open=True), metavar="X", help="ties: share that is kept.  [0.2]"

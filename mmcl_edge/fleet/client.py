@@ -138,14 +138,6 @@ class FleetClient:
         with _told(self.folder, self._fetcher):
             return self._refreshed().get_targetinfo(path) is not None
 
-    def size_bytes(self, path: str) -> int:
-        """Stated size of the target ``path``.
-
-        Raises:
-            StoreError: the fleet has none.
-        """
-        return self._target(path).length
-
     def read(self, path: str, max_bytes: int) -> bytes:
         """The bytes of the small target ``path``, verified.
 

@@ -210,11 +210,6 @@ class Upload(FrozenModel):
     exemplars_sha256: Digest | None = Field(None, description="Of shared training samples; none unless asked for.")
     exemplars_bytes: int = Field(0, ge=0, le=MAX_ARCHIVE_BYTES)
 
-    @property
-    def chunks(self) -> int:
-        """How many objects the archive is cut into."""
-        return -(-self.size_bytes // self.chunk_bytes)
-
 
 def archive_target(pack: str) -> str:
     """Target path of the whole archive of ``pack``."""

@@ -9,6 +9,7 @@ from mmcl_edge.packs.archive import open_archive, read_archive, write_archive
 from mmcl_edge.packs.precision import plain_name, precision_of, reduced_contents, write_reduced
 from tests.builders import forge_file, pack_contents
 from tests.golden.make_pack_v1_confidence import calibrated_contents
+from tests.unit.test_analytic_addends import DEVICES, written
 
 
 def _weights(*shape, seed=0):
@@ -198,3 +199,9 @@ def test_broken_forms_are_refused(tmp_path, tensors):
     forge_file(pack, "adapter_model.safetensors", serialise(tensors))
     with pytest.raises(PackError, match="one whole form"):
         read_pack(pack)
+
+
+def test_a_pack_of_sums_alone_is_not_reduced(tmp_path):
+    pack = read_pack(written(tmp_path, DEVICES))
+    with pytest.raises(PackError, match="stay exact"):
+        write_reduced(pack, "fp16", tmp_path)
