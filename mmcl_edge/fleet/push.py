@@ -6,7 +6,8 @@ Rules, in this order:
 2. The pack is verified, copied, and the copy signed with the device's key.
 3. Its archive is the smaller of two: whole, or what differs from the newest release that it was learned on top of.
 4. Nothing of the training data is in it. Exemplars go along only where the caller says so.
-5. Every upload has a number, one above the last; the same upload keeps its own, so that it is the same to the byte.
+5. Every upload has a number, one above the last. The newest keeps its own when it is sent again, so that it is the same
+   to the byte; an older one gets a new number: the inbox takes none that is older than what it collected.
 6. It is cut into pieces, each written where nothing is, under a cap of bandwidth; a piece that is there with the right
    size is skipped, unless the caller wants all of it written again.
 7. The signed description is written last: without it nobody looks at the pieces.
@@ -62,7 +63,6 @@ if TYPE_CHECKING:
 
 RECORD_NAME = "uploads.json"
 LOCK_NAME = ".lock-push"
-MAX_REMEMBERED = 256
 _MAX_BYTES = 1 << 20
 
 OnProgress = Callable[[int, int], None]
@@ -76,7 +76,7 @@ class Sent(FrozenModel):
     archive_sha256: Digest
     exemplars_sha256: Digest | None = None
     counter: int = Field(ge=1)
-    done: bool = False
+    done: bool = Field(False, description="Not used; records that were written before have it.")
 
 
 class SentRecord(FrozenModel):
@@ -84,7 +84,7 @@ class SentRecord(FrozenModel):
 
     schema_version: Literal[1] = 1
     counter: int = Field(0, ge=0, description="Of the newest upload.")
-    sent: tuple[Sent, ...] = ()
+    sent: tuple[Sent, ...] = Field((), description="The newest upload comes last.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,9 +163,7 @@ def push(
             prepared = _prepared(workspace, opened, signer, share_exemplars=share_exemplars, chunk_bytes=chunk_bytes)
         rate = None if max_kbps is None else max_kbps * 1000 / 8
         throttle = bucket or TokenBucket(rate, burst_bytes=chunk_bytes)
-        report = _sent(store, prepared, seal(prepared.upload, signer), throttle, on_progress, again=again)
-        _done(workspace.trust_path / RECORD_NAME, prepared.upload)
-        return report
+        return _sent(store, prepared, seal(prepared.upload, signer), throttle, on_progress, again=again)
 
 
 def _url(workspace: Workspace, url: str | None) -> str:
@@ -236,29 +234,19 @@ def _exemplars(workspace: Workspace, digest: str) -> tuple[SharedIndex, bytes]:
 
 
 def _numbered(workspace: Workspace, digest: str, archive: str, exemplars: str | None) -> int:
-    """Rule 5: the number of this very upload, remembered before anything of it is sent."""
+    """Rule 5: the number of this upload, remembered before anything of it is sent."""
     path = workspace.trust_path / RECORD_NAME
     record = _record(path)
-    this = (digest, archive, exemplars)
-    known = next((one for one in record.sent if (one.pack, one.archive_sha256, one.exemplars_sha256) == this), None)
-    if known is not None and (known.done or known.counter == record.counter):
-        return known.counter
-    others = tuple(one for one in record.sent if one != known)  # a half-sent one that others overtook gets a new number
+    newest = next((one for one in record.sent if one.counter == record.counter), None)
+    if newest is not None and (newest.pack, newest.archive_sha256, newest.exemplars_sha256) == (
+        digest,
+        archive,
+        exemplars,
+    ):
+        return newest.counter
     new = Sent(pack=digest, archive_sha256=archive, exemplars_sha256=exemplars, counter=record.counter + 1)
-    _write_record(path, SentRecord(counter=new.counter, sent=(*others, new)[-MAX_REMEMBERED:]))
+    _write_record(path, SentRecord(counter=new.counter, sent=(new,)))
     return new.counter
-
-
-def _done(path: Path, upload: Upload) -> None:
-    """Remember that an upload is whole, so that it keeps its number for ever."""
-    record = _record(path)
-    this = (upload.pack, upload.archive_sha256, upload.counter)
-    sent = tuple(
-        one.model_copy(update={"done": True}) if (one.pack, one.archive_sha256, one.counter) == this else one
-        for one in record.sent
-    )
-    if sent != record.sent:
-        _write_record(path, record.model_copy(update={"sent": sent}))
 
 
 def _write_record(path: Path, record: SentRecord) -> None:

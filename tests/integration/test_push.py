@@ -82,6 +82,27 @@ def test_pushing_again_changes_nothing(device: PushingDevice):
     assert snapshot(device.workspace.root) == state
 
 
+def test_an_upload_that_others_followed_is_no_replay_when_it_is_pushed_again(device: PushingDevice, out: Path):
+    device.learn(3.0)
+    device.push()
+    device.push(share_exemplars=True)
+    assert collected(device, out)[0].exemplars == 1
+    assert not device.push().repeated
+    (finding,) = collected(device, out)
+    assert (finding.status, finding.reason) == ("new", None)
+    assert device.push().repeated
+
+
+def test_a_pack_that_another_followed_is_no_replay_when_it_is_pushed_again(device: PushingDevice, out: Path):
+    first, second = device.learn(3.0), device.learn(4.0)
+    for pack in (first, second, first):
+        device.push(pack=pack.name)
+    collected(device, out)
+    for pack in (second, first):
+        device.push(pack=pack.name)
+    assert {finding.reason for finding in collected(device, out)} == {None}
+
+
 class _Cut(BaseException):
     """Ends a push in the middle, as far as a test can."""
 
