@@ -8,7 +8,8 @@ Rules for one upload, in this order; whatever refuses, this upload is left out b
 4. It is none that was collected before, and none older than one that was (a replay).
 5. It is no larger than the caller takes, and for the caller's bundle, if one is named.
 6. Every piece is there with its size, and together they are the archive that was described.
-7. The archive opens (``packs.archive``), is of that pack, and is signed by that device's key.
+7. The archive opens (``packs.archive``), is of that pack, and is signed by that device's key; of its signatures, that
+   one alone is kept.
 8. Shared exemplars are what was described. Nothing says whether they are good: that is for whoever uses them.
 
 Then its pack appears in ``out/<digest>``, shared exemplars in ``out/exemplars/<digest>``, and the ledger
@@ -371,6 +372,7 @@ def _taken(case: _Case, device: Device, upload: Upload, seen: Finding) -> Findin
             bundle_digest=upload.bundle,
             expected_digest=upload.pack,
             keys=[device.key.key],
+            only_verified=True,
         )
     if shared is not None:
         _keep_exemplars(case.out / EXEMPLARS_FOLDER / upload.pack, *shared)

@@ -29,7 +29,7 @@ from mmcl_edge.packs.archive_reader import MAX_ARCHIVE_BYTES, ORDER, ArchiveCont
 from mmcl_edge.packs.delta import DELTA_NAME, DELTA_TENSORS_NAME, Delta, apply_delta, make_delta
 from mmcl_edge.packs.manifest import MANIFEST_NAME, MAX_BYTES, SIGNATURES_NAME, TENSORS_NAME
 from mmcl_edge.packs.reader import Pack, holds_pack, read_pack
-from mmcl_edge.packs.signing import joined, signature_bytes, verify_signatures
+from mmcl_edge.packs.signing import joined, only_by, signature_bytes, verify_signatures
 from mmcl_edge.packs.ustar import archive_bytes
 
 if TYPE_CHECKING:
@@ -100,10 +100,12 @@ def open_archive(
     expected_digest: str | None = None,
     keys: Iterable[Key] | None = None,
     threshold: int = 1,
+    only_verified: bool = False,
 ) -> str:
     """Verify the archive ``file`` by the rules above and make its pack ``into/<digest>``; returns the digest.
 
-    A pack that is there already stays as it is, and gains the signatures of the archive.
+    A pack that is there already stays as it is, and gains the signatures of the archive; those that ``keys`` verify
+    take the place of others under the same key id.
 
     Args:
         file: an archive.
@@ -113,6 +115,7 @@ def open_archive(
         expected_digest: of the pack.
         keys: trusted keys, of which ``threshold`` must have signed; ``None`` requires no signature.
         threshold: how many.
+        only_verified: keep those signatures alone that ``keys`` verify.
 
     Raises:
         PackError: a rule fails; nothing has changed.
@@ -125,9 +128,11 @@ def open_archive(
     if found.delta is not None:
         tensors = _rebuilt(found, found.delta, lambda digest: _folder_of(digest, into, parent_of))
     files = {name: data for name, data in found.files.items() if name in MAX_BYTES or name == SIGNATURES_NAME}
+    if only_verified and SIGNATURES_NAME in files:
+        files[SIGNATURES_NAME] = only_by(found.signers, files[SIGNATURES_NAME], found.manifest, found.digest)
     target = into / found.digest
     if holds_pack(target, found.digest):
-        _add_signatures(target, found)
+        _add_signatures(target, found, files.get(SIGNATURES_NAME))
         return found.digest
     with atomic_folder(target, replace=True) as staging:
         for name, data in {**files, TENSORS_NAME: tensors or b""}.items():
@@ -160,8 +165,8 @@ def _rebuilt(found: ArchiveContents, delta: Delta, folder_of: ParentOf) -> bytes
     return data
 
 
-def _add_signatures(target: Path, found: ArchiveContents) -> None:
-    before, new = signature_bytes(target), found.files.get(SIGNATURES_NAME)
-    after = joined(before, new, found.manifest, found.digest)
+def _add_signatures(target: Path, found: ArchiveContents, new: bytes | None) -> None:
+    before = signature_bytes(target)
+    after = joined(before, new, found.manifest, found.digest, verified=found.signers)
     if after is not None and after != before:
         write_atomic(target / SIGNATURES_NAME, after)

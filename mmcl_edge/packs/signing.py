@@ -156,19 +156,51 @@ def require(
     return found
 
 
-def joined(first: bytes | None, second: bytes | None, manifest: PackManifest, digest: str) -> bytes | None:
-    """One signature file with the signatures of both; ``None`` where there is none. Nothing is verified but the form.
+def joined(
+    there: bytes | None,
+    new: bytes | None,
+    manifest: PackManifest,
+    digest: str,
+    *,
+    verified: frozenset[str] = frozenset(),
+) -> bytes | None:
+    """One signature file with the signatures of both; ``None`` where there is none.
+
+    Of two signatures under one key id, that of ``new`` wins where it was verified, else the one that is there. Of more
+    than ``MAX_SIGNATURES``, those verified stay, then those there.
+
+    Args:
+        there: the file to add to.
+        new: another file of the same pack.
+        manifest: of the pack.
+        digest: of the pack.
+        verified: ids of the keys whose signatures in ``new`` hold. Nothing else is verified here but the form.
 
     Raises:
         SignatureError: one is malformed, or of another pack.
     """
     payload = signed_payload(manifest, digest)
-    envelopes = [_envelope(data, payload) for data in (first, second) if data is not None]
+    envelopes = [_envelope(data, payload) for data in (new, there) if data is not None]
     if not envelopes:
         return None
-    for other in envelopes[1:]:
-        envelopes[0].signatures = other.signatures | envelopes[0].signatures
+    newcomers = {} if new is None else envelopes[0].signatures
+    before = {} if there is None else envelopes[-1].signatures
+    chosen = {keyid: newcomers[keyid] for keyid in sorted(verified & newcomers.keys())}
+    for more in (before, newcomers):
+        chosen |= {keyid: one for keyid, one in more.items() if keyid not in chosen}
+    envelopes[0].signatures = dict(list(chosen.items())[:MAX_SIGNATURES])
     return envelope_bytes(envelopes[0])
+
+
+def only_by(keyids: frozenset[str], data: bytes, manifest: PackManifest, digest: str) -> bytes:
+    """The signature file ``data`` without the signatures of all keys but these.
+
+    Raises:
+        SignatureError: it is malformed, or of another pack.
+    """
+    envelope = _envelope(data, signed_payload(manifest, digest))
+    envelope.signatures = {keyid: one for keyid, one in envelope.signatures.items() if keyid in keyids}
+    return envelope_bytes(envelope)
 
 
 def _envelope(data: bytes, payload: bytes) -> Envelope:

@@ -22,7 +22,7 @@ from mmcl_edge.fleet.store import Store
 from mmcl_edge.fleet.uploads import SharedExemplar, SharedIndex, pack_exemplars, pieces, seal
 from mmcl_edge.packs import read_pack
 from mmcl_edge.packs.archive import write_archive
-from mmcl_edge.packs.signing import sign_pack
+from mmcl_edge.packs.signing import claimed_signers, sign_pack, verified_signers
 from mmcl_edge.runtime.install import bring_pack
 from tests.builders import OTHER_BUNDLE, snapshot
 from tests.fleets import SmallFleet
@@ -301,6 +301,27 @@ def test_an_older_upload_is_recognised(scene: Scene):
     finding = scene.collect()["honest"]
     assert finding.status == "refused"
     assert "upload 1 of this device, but 2 was collected" in finding.reason
+
+
+def test_garbage_under_a_good_key_spoils_no_signature_file(scene: Scene):
+    """A hostile device uploads the honest device's pack first, with garbage under the honest key, and under others."""
+    folder = shutil.copytree(scene.good, scene.hostile.made / "copies" / scene.good.name)
+    sign_pack(folder, scene.hostile.signer)
+    path = folder / "signatures.json"
+    raw = json.loads(path.read_bytes())
+    garbage = base64.b64encode(bytes(64)).decode()
+    raw["signatures"] += [{"keyid": keyid, "sig": garbage} for keyid in (scene.honest.key.keyid, A)]
+    path.write_text(json.dumps(raw))
+    scene.upload(folder, pack_signer=None)
+    honest, hostile = scene.devices.devices
+    scene.devices = Devices(devices=(hostile,))
+    assert scene.collect()["hostile"].status == "new"
+    assert claimed_signers(read_pack(scene.out / scene.good.name)) == (hostile.keyid,)
+    (scene.out / scene.good.name / "signatures.json").write_text(json.dumps(raw))  # as it was kept once
+    scene.devices = Devices(devices=(honest, hostile))
+    assert scene.collect()["honest"].status == "new"
+    keys = [honest.key.key, hostile.key.key]
+    assert verified_signers(scene.out / scene.good.name, keys) == {honest.keyid, hostile.keyid}
 
 
 STRANGE_NAMES = {

@@ -1,5 +1,6 @@
 """Signatures of packs: who has signed, and what signing leaves alone."""
 
+import base64
 import json
 
 import pytest
@@ -14,6 +15,7 @@ from mmcl_edge.packs.signing import (
     signature_bytes,
     signed_payload,
     verified_signers,
+    verify_signatures,
 )
 from mmcl_edge.runtime.install import bring_pack
 from tests.builders import snapshot
@@ -86,6 +88,31 @@ def test_joined_files_hold_the_signatures_of_both(tmp_path):
     both = joined(signature_bytes(one), signature_bytes(other), pack.manifest, pack.digest)
     assert both == signature_bytes(signed_pack(tmp_path / "3", "a", "b"))
     assert joined(None, None, pack.manifest, pack.digest) is None
+
+
+def _garbage(folder, *keyids):
+    """The signature file of the signed pack in ``folder`` with the same garbage under each of these ids alone."""
+    raw = json.loads(signature_bytes(folder))
+    garbage = base64.b64encode(bytes(64)).decode()
+    return json.dumps(raw | {"signatures": [{"keyid": keyid, "sig": garbage} for keyid in keyids]}).encode()
+
+
+def test_a_verified_signature_takes_the_place_of_garbage_and_garbage_takes_none(tmp_path):
+    pack = read_pack(signed_pack(tmp_path, "a"))
+    good, (keyid,) = signature_bytes(pack.path), _ids("a")
+    bad = _garbage(pack.path, keyid)
+    assert joined(bad, good, pack.manifest, pack.digest, verified=_ids("a")) == good
+    assert joined(good, bad, pack.manifest, pack.digest) == good
+    assert joined(bad, good, pack.manifest, pack.digest) == joined(bad, None, pack.manifest, pack.digest)
+
+
+def test_a_file_full_of_garbage_still_takes_a_verified_signature_and_stays_readable(tmp_path):
+    pack = read_pack(signed_pack(tmp_path, "a"))
+    good, crowd = signature_bytes(pack.path), _garbage(pack.path, *(f"{number:064x}" for number in range(64)))
+    for there, new, verified in ((crowd, good, _ids("a")), (good, crowd, frozenset())):
+        both = joined(there, new, pack.manifest, pack.digest, verified=verified)
+        assert verify_signatures(both, pack.manifest, pack.digest, _keys("a")) == _ids("a")
+        assert len(json.loads(both)["signatures"]) == 64
 
 
 def test_signatures_come_along_into_a_workspace(tmp_path):
