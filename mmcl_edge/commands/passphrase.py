@@ -10,12 +10,13 @@ import click
 
 from mmcl_edge.errors import KeyFileError
 from mmcl_edge.packs.keys import DEVICE_KEY, KeyStore, device_keys_folder, release_keys_folder
+from mmcl_edge.packs.private_keys import PASSPHRASE_VARIABLE
 from mmcl_edge.runtime.workspace import Workspace
 
 if TYPE_CHECKING:
     from securesystemslib.signer import CryptoSigner
 
-PASSPHRASE_VARIABLE = "MMCL_EDGE_PASSPHRASE"
+__all__ = ["PASSPHRASE_VARIABLE", "key_store", "passphrase_for", "signer_for"]
 
 
 def passphrase_for(name: str, *, confirm: bool = False) -> str | None:

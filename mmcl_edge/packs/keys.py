@@ -1,6 +1,6 @@
 """Keys that sign: ed25519 pairs in a folder, one a name.
 
-Layout of a folder of keys (0700)::
+Layout of a folder of keys (made with 0700)::
 
     <name>.pem                  private part: PKCS #8, encrypted where a passphrase was given; 0600
     <name>.pub.json             public part: what is handed out (``PublicKey``)
@@ -9,11 +9,13 @@ Layout of a folder of keys (0700)::
 Rules:
 
 1. A key id is the sha256 of the public part, as TUF computes it; a file that states another is refused.
-2. A private file that other users could read is refused before it is read.
+2. A folder that other users could write is refused, and so is a private file that they could read, before any
+   file is read.
 3. A new name never overwrites a file. ``rotate`` keeps the old key, public and private, under its id: a change of
    keys in a fleet is signed with the old one and the new one. ``forget`` then removes the private part.
 4. An ended key (rotated or revoked) signs nothing, unless the caller says that this is what it is for.
-5. The environment may hold the private part itself (``MMCL_EDGE_KEY_<NAME>``); then no file is read.
+5. The environment may hold the private part itself (``MMCL_EDGE_KEY_<NAME>``); then no file is read. Where that is
+   encrypted, even its public part needs the passphrase.
 """
 
 from __future__ import annotations
@@ -33,6 +35,8 @@ from mmcl_edge.fileio import fsync_folder, pretty_json, storage_errors, write_at
 from mmcl_edge.packs.private_keys import (
     ENCRYPTED,
     KEY_VARIABLE,
+    PASSPHRASE_VARIABLE,
+    check_folder,
     from_environment,
     load_private,
     pem,
@@ -115,12 +119,15 @@ class KeyStore:
     def public(self, name: str) -> PublicKey:
         """The public part of the key ``name``; of the one in the environment, if one is there.
 
+        Where the environment holds an encrypted key, its passphrase is there too (``MMCL_EDGE_PASSPHRASE``).
+
         Raises:
-            KeyFileError: there is none, or it is broken.
+            KeyFileError: there is none, it is broken, or others can write to the folder.
         """
         self._check_name(name)
         if from_environment(name) is not None:
-            return _public_of(name, self.signer(name))
+            return _public_of(name, self.signer(name, os.environ.get(PASSPHRASE_VARIABLE)))
+        check_folder(self.folder)
         file = self._public_file(name)
         if not file.is_file():
             raise KeyFileError(
@@ -133,9 +140,10 @@ class KeyStore:
         """The keys that ``name`` had before, oldest first.
 
         Raises:
-            KeyFileError: one of them is broken.
+            KeyFileError: one of them is broken, or others can write to the folder.
         """
         self._check_name(name)
+        check_folder(self.folder)
         files = sorted(self.folder.glob(f"{name}.{'[0-9a-f]' * KEY_ID_CHARS}.pub.json"))
         found = (self._named(read_public_key(file), name, file) for file in files)
         return tuple(sorted(found, key=lambda key: (key.ended or "", key.keyid)))
@@ -234,6 +242,7 @@ class KeyStore:
 
     def _make_folder(self) -> None:
         with storage_errors(self.folder):
+            check_folder(self.folder)
             if not self.folder.is_dir():
                 self.folder.mkdir(parents=True, mode=0o700)
                 self.folder.chmod(0o700)
@@ -252,6 +261,7 @@ class KeyStore:
         environment = from_environment(name)
         if environment is not None and keyid is None:
             return environment
+        check_folder(self.folder)
         current = self.public(name) if self._public_file(name).is_file() else None
         if keyid is None and current is not None and current.status != "active" and not ended:
             raise KeyFileError(

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 KEY_VARIABLE = "MMCL_EDGE_KEY_"
 """Followed by a key's name in capitals, dashes as underscores: the private part itself, in PEM."""
 
+PASSPHRASE_VARIABLE = "MMCL_EDGE_PASSPHRASE"
+"""Holds the passphrase of encrypted private parts; empty says that there is none."""
+
 MAX_PRIVATE_BYTES = 16384
 ENCRYPTED = b"BEGIN ENCRYPTED PRIVATE KEY"
 
@@ -31,6 +34,18 @@ def from_environment(name: str, environment: Mapping[str, str] = os.environ) -> 
     """The private part of ``name`` that the environment holds, if it does."""
     found = environment.get(variable(name))
     return found.encode() if found else None
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder of keys in which others could put keys of their own; one that is missing is fine.
+
+    Raises:
+        KeyFileError: group or others can write to it.
+    """
+    if folder.is_dir() and stat.S_IMODE(folder.stat().st_mode) & 0o022:
+        raise KeyFileError(
+            f"{folder} holds keys, but other users can write to it; run 'chmod 700 {folder}' and look at what is in it."
+        )
 
 
 def pem(signer: CryptoSigner, passphrase: str | None) -> bytes:

@@ -95,6 +95,21 @@ def test_a_private_file_that_others_can_read_is_refused(keys):
         keys.signer("root")
 
 
+@pytest.mark.parametrize("mode", [0o770, 0o707, 0o1777])
+def test_a_folder_that_others_can_write_is_refused(keys, mode):
+    keys.new("root")
+    old = keys.rotate("root")
+    keys.folder.chmod(mode)
+    before = snapshot(keys.folder)
+    calls = (keys.new, keys.public, keys.ended, keys.signer, keys.rotate, keys.revoke)
+    for call in (*calls, lambda name: keys.signer(name, keyid=old.keyid)):
+        with pytest.raises(KeyFileError, match="chmod 700"):
+            call("root" if call != keys.new else "other")
+    assert snapshot(keys.folder) == before
+    keys.folder.chmod(0o755)
+    assert keys.signer("root").public_key.keyid == old.keyid
+
+
 def test_rotating_keeps_the_old_key_with_its_end(keys):
     old = keys.new("root", "first")
     new = keys.rotate("root", "second")
@@ -154,6 +169,17 @@ def test_the_environment_may_hold_the_private_part(keys, monkeypatch):
         with pytest.raises(KeyFileError, match="environment"):
             change("online")
     assert snapshot(keys.folder) == before
+
+
+def test_the_environment_may_hold_an_encrypted_key_and_its_passphrase(keys, monkeypatch):
+    key = keys.new("online", "secret")
+    monkeypatch.setenv("MMCL_EDGE_KEY_ONLINE", (keys.folder / "online.pem").read_text())
+    monkeypatch.delenv("MMCL_EDGE_PASSPHRASE", raising=False)
+    elsewhere = KeyStore(keys.folder / "none")
+    with pytest.raises(KeyFileError, match="MMCL_EDGE_PASSPHRASE"):
+        elsewhere.public("online")
+    monkeypatch.setenv("MMCL_EDGE_PASSPHRASE", "secret")
+    assert elsewhere.public("online").keyid == key.keyid
 
 
 def test_the_environment_must_hold_a_private_key(keys, monkeypatch):
