@@ -59,6 +59,7 @@ class Commit:
         self._now = now
         self._lifetimes = lifetimes
         self._written = written
+        self._succession = successor is not None
         self._roots: list[Root] = [view.root.signed, *([successor] if successor is not None else [])]
         self._edits: dict[str, Targets] = {}
         self._content: dict[str, bytes] = {}
@@ -88,7 +89,7 @@ class Commit:
         for role in (*self._edits, Snapshot.type, Timestamp.type):
             for above in self._delegators(role):
                 keys = keys_for(above, role)
-                if all(self._signers.signer(key) is None for key in keys):
+                if all(self._signers.signer(key, succession=self._succession) is None for key in keys):
                     raise _no_key(role, keys)
 
     def write(self) -> None:
@@ -155,7 +156,7 @@ class Commit:
 
     def _sign(self, metadata: Metadata[Any], role: str) -> None:
         keys = self._keys(role)
-        if not sign(metadata, keys, self._signers):
+        if not sign(metadata, keys, self._signers, succession=self._succession):
             raise _no_key(role, keys)
         self._verify(metadata, role)
 

@@ -56,7 +56,7 @@ def sign_root(root: Metadata[Root], signers: Signers, *, previous: Root | None) 
         previous: the root in force; ``None`` for the first.
     """
     for key in root_signers(root.signed, previous):
-        signer = signers.signer(key)
+        signer = signers.signer(key, succession=key.keyid not in root.signed.roles[Root.type].keyids)
         if signer is not None:
             root.sign(signer, append=True)
     result = root.signed.get_root_verification_result(previous, root.signed_bytes, root.signatures)
