@@ -1,4 +1,4 @@
-"""``mmcl-edge keys``: make, show, rotate and revoke the keys that sign."""
+"""``mmcl-edge keys``: make, show, rotate, revoke and forget the keys that sign."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ from mmcl_edge.fileio import pretty_json, write_atomic
 from mmcl_edge.packs.keys import DEVICE_KEY, KeyStore, PublicKey, device_keys_folder, release_keys_folder
 from mmcl_edge.runtime.workspace import Workspace
 
+MIN_PREFIX = 6
+
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
 @click.group()
 def command() -> None:
-    """Make, show, rotate and revoke the keys that sign packs and releases.
+    """Make, show, rotate, revoke and forget the keys that sign packs and releases.
 
     A release key is an admin's and lies in MMCL_EDGE_KEYS (default: your user settings). The key of a device is its
     identity, and lies in its workspace. A passphrase comes from MMCL_EDGE_PASSPHRASE or the terminal;
@@ -83,13 +85,13 @@ def show(name: str | None, device: bool, public_out: Path | None, as_json: bool)
 
 @command.command()
 @_name_or_device
-@click.option("--forget-old", is_flag=True, help="Remove the old private part at once.")
+@click.option("--forget-old", is_flag=True, help="Remove the old private part at once; for --device alone.")
 @json_option
 def rotate(name: str | None, device: bool, forget_old: bool, as_json: bool) -> None:
     """Put a new key in the place of NAME; the old one is kept, marked with its end.
 
     The fleet learns of it by 'mmcl-edge fleet keys rotate', which the old key and the new one sign: so the old private
-    part stays until 'mmcl-edge keys rotate' is told to forget it. A device must be enrolled anew.
+    part stays, until 'mmcl-edge keys forget' removes it. A device must be enrolled anew, and needs no old key for that.
 
     \b
     Examples:
@@ -97,6 +99,12 @@ def rotate(name: str | None, device: bool, forget_old: bool, as_json: bool) -> N
       mmcl-edge keys rotate --device --forget-old
     """  # noqa: D301
     chosen = _chosen(name, device)
+    if forget_old and chosen != DEVICE_KEY:
+        raise InputError(
+            f"--forget-old is for --device alone: the fleet learns of another key {chosen!r} only by a signature of "
+            "the old one. Leave it out, run 'mmcl-edge fleet keys rotate', and then "
+            f"'mmcl-edge keys forget {chosen} KEYID'."
+        )
     keys = key_store(chosen)
     old = keys.public(chosen)
     made = keys.rotate(chosen, _new_passphrase(chosen))
@@ -119,6 +127,34 @@ def revoke(name: str | None, device: bool, as_json: bool) -> None:
     chosen = _chosen(name, device)
     ended = key_store(chosen).revoke(chosen)
     emit({**_facts(ended), "next": _advice(chosen, ended)}, as_json, _revoke_text)
+
+
+@command.command()
+@click.argument("name")
+@click.argument("keyid")
+@json_option
+def forget(name: str, keyid: str, as_json: bool) -> None:
+    """Remove the private part of a key that NAME had before; KEYID is its id, or six or more letters that begin it.
+
+    WARNING: nothing brings it back. A fleet that still names this key can then put no other in its place, and if it is
+    the only one of its role, nobody can release any more. Look at 'mmcl-edge fleet keys show' of every fleet first: the
+    key id must not be there. The public part stays.
+
+    \b
+    Examples:
+      mmcl-edge keys forget online 51c09f2e
+    """  # noqa: D301
+    keys = key_store(name)
+    wanted = keyid.replace(" ", "").lower()
+    found = [key for key in keys.ended(name) if len(wanted) >= MIN_PREFIX and key.keyid.startswith(wanted)]
+    if len(found) != 1:
+        raise InputError(
+            f"Expected six or more letters that the id of one key begins with that {name!r} had before, but with "
+            f"{keyid!r} {len(found) or 'none'} of them does; see 'mmcl-edge keys show {name}'."
+        )
+    (old,) = found
+    removed = keys.forget(name, old.keyid)
+    emit({**_facts(old), "removed": removed}, as_json, _forget_text)
 
 
 def _chosen(name: str | None, device: bool) -> str:
@@ -175,6 +211,11 @@ def _rotate_text(result: Mapping[str, Any]) -> str:
     told = "mmcl-edge keys show --device --public-out FILE, and have it enrolled"
     after = told if result["name"] == DEVICE_KEY else "mmcl-edge fleet keys rotate"
     return f"The key {result['name']} is now {result['fingerprint']}; it was {result['old'][:16]}.\nNext: {after}"
+
+
+def _forget_text(result: Mapping[str, Any]) -> str:
+    state = "Removed the private part" if result["removed"] else "There was no private part any more"
+    return f"{state} of the key {result['name']}: {result['fingerprint']}"
 
 
 def _revoke_text(result: Mapping[str, Any]) -> str:

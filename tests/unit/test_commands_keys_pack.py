@@ -129,8 +129,34 @@ def test_rotate_keeps_the_old_key_and_says_what_is_next(tmp_path):
     assert (result["old"], result["old_private_part_kept"]) == (old, True)
     assert [key["status"] for key in answer("keys", "show", "root")["keys"]] == ["active", "rotated"]
     assert "fleet keys rotate" in run("keys", "rotate", "root").stdout
-    last = answer("keys", "rotate", "root", "--forget-old")
-    assert not (tmp_path / "keys" / f"root.{last['old'][:16]}.pem").exists()
+
+
+def test_an_old_release_key_is_not_forgotten_before_the_fleet_knows(tmp_path):
+    answer("keys", "new", "root")
+    before = snapshot(tmp_path / "keys")
+    assert "fleet keys rotate" in refusal("keys", "rotate", "root", "--forget-old")
+    assert snapshot(tmp_path / "keys") == before
+
+
+def test_the_old_key_of_a_device_may_be_forgotten_at_once(workspace):
+    answer("keys", "new", "--device")
+    last = answer("keys", "rotate", "--device", "--forget-old")
+    assert last["old_private_part_kept"] is False
+    assert not (workspace.trust_path / "keys" / f"device.{last['old'][:16]}.pem").exists()
+
+
+def test_forget_removes_one_old_private_part(tmp_path):
+    current = answer("keys", "new", "root")["keyid"]
+    for few in (current, current[:5], "0" * 64):
+        assert "keys show root" in refusal("keys", "forget", "root", few)
+    old, new = current, answer("keys", "rotate", "root")["keyid"]
+    assert "had before" in refusal("keys", "forget", "root", new)
+    assert "had before" in refusal("keys", "forget", "root", old[:5])
+    assert answer("keys", "forget", "root", old[:12])["removed"] is True
+    assert not (tmp_path / "keys" / f"root.{old[:16]}.pem").exists()
+    assert KeyStore(tmp_path / "keys").signer("root", "secret").public_key.keyid == new
+    assert "no private part" in run("keys", "forget", "root", old).stdout
+    assert "WARNING" in run("keys", "forget", "--help").stdout
 
 
 def test_revoke_marks_the_key_and_says_what_the_fleet_needs(workspace):
