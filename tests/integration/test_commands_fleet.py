@@ -9,6 +9,7 @@ from mmcl_edge.commands.main import cli
 from mmcl_edge.commands.passphrase import PASSPHRASE_VARIABLE
 from mmcl_edge.fileio import sha256_bytes
 from mmcl_edge.packs.keys import KEYS_VARIABLE, KeyStore
+from mmcl_edge.packs.private_keys import pem
 from mmcl_edge.runtime.workspace import HOME_VARIABLE
 from tests.builders import snapshot
 from tests.founded import pack
@@ -105,6 +106,26 @@ def test_devices(fleet, tmp_path):
     assert "six or more" in refused("fleet", "revoke", "kitchen-7")
 
 
+def test_what_names_a_pack_and_a_device_is_refused(fleet, tmp_path):
+    """A device may be called like the beginning of a digest, whatever letter that is."""
+    packs = [pack(tmp_path / "packs", version, value=value) for version in (1, 2) for value in range(20)]
+    one, two = (next(path for path in some if path.name[0] in "abcdef") for some in (packs[:20], packs[20:]))
+    KeyStore(tmp_path / "device").new("device")
+    name = two.name[:8]
+    answer("fleet", "devices", "add", name, "--key", tmp_path / "device" / "device.pub.json")
+    answer("fleet", "publish", one)
+    answer("fleet", "publish", two)
+    before = snapshot(tmp_path / "store")
+    assert "--device or --pack" in refused("fleet", "revoke", name)
+    assert "give one of them" in refused("fleet", "revoke", name, "--pack", "--device")
+    assert "give one of them" in refused("fleet", "revoke", name, "--channel", "stable", "--device")
+    assert "there is none" in refused("fleet", "revoke", one.name[:8], "--device")
+    assert snapshot(tmp_path / "store") == before
+    assert answer("fleet", "revoke", name, "--pack")["releases"][0]["current"]["pack"] == one.name
+    assert [device["name"] for device in answer("fleet", "devices", "list")["enrolled"]] == [name]
+    assert answer("fleet", "revoke", name, "--device") == {"device": name, "releases": []}
+
+
 def test_the_same_command_again_changes_nothing(fleet, tmp_path):
     one = pack(tmp_path / "packs")
     answer("fleet", "publish", one)
@@ -130,6 +151,29 @@ def test_a_key_that_was_rotated_here_is_rotated_in_the_fleet(fleet, tmp_path):
     KeyStore(tmp_path / "alice").forget("release", old.keyid)
     assert answer("fleet", "publish", pack(tmp_path / "packs"))["counter"] == 1
     assert answer("fleet", "keys", "show")["version"] == 2
+
+
+@pytest.mark.parametrize(("name", "role"), [("release", "targets"), ("root", "root"), ("online", "online")])
+def test_a_key_that_was_revoked_here_signs_its_succession_alone(fleet, tmp_path, name, role):
+    one = pack(tmp_path / "packs")
+    answer("keys", "revoke", name)
+    before = snapshot(tmp_path / "store")
+    if name == "root":
+        assert answer("fleet", "refresh", "--all")["waiting"] == ["root"]
+    else:
+        assert f"keys new {name}" in refused("fleet", "publish", one)
+        assert snapshot(tmp_path / "store") == before
+    new = answer("keys", "new", name)
+    result = answer("fleet", "keys", "rotate")
+    assert result["in_force"]
+    assert result["keys"][role]["keyids"] == [new["keyid"]]
+    assert answer("fleet", "publish", one)["counter"] == 1
+    assert answer("fleet", "refresh", "--all")["waiting"] == []
+
+
+def test_a_key_that_was_rotated_here_signs_until_the_fleet_knows(fleet, tmp_path):
+    answer("keys", "rotate", "release")
+    assert answer("fleet", "publish", pack(tmp_path / "packs"))["counter"] == 1
 
 
 def test_a_ceremony_with_keys_on_two_machines(at, tmp_path):
@@ -247,12 +291,22 @@ def test_passphrases_are_asked_for_once_and_never_shown(monkeypatch, tmp_path):
 
 def test_a_key_in_the_environment_signs(fleet, monkeypatch, tmp_path):
     """A machine without key files: continuous integration that renews the timestamp."""
-    pem = (tmp_path / "alice" / "online.pem").read_text()
+    private = (tmp_path / "alice" / "online.pem").read_text()
     (tmp_path / "ci").mkdir()
     monkeypatch.setenv(KEYS_VARIABLE, str(tmp_path / "ci"))
-    monkeypatch.setenv("MMCL_EDGE_KEY_ONLINE", pem)
+    monkeypatch.setenv("MMCL_EDGE_KEY_ONLINE", private)
     answer("fleet", "trust", "store", "--fingerprint", fleet["fingerprint"])
     assert answer("fleet", "refresh")["renewed"] == ["timestamp"]
+
+
+def test_an_encrypted_key_in_the_environment_signs(fleet, monkeypatch, tmp_path):
+    keys = KeyStore(tmp_path / "alice")
+    monkeypatch.setenv("MMCL_EDGE_KEY_ONLINE", pem(keys.signer("online"), "secret").decode())
+    monkeypatch.setenv(KEYS_VARIABLE, str(tmp_path / "ci"))
+    monkeypatch.setenv(PASSPHRASE_VARIABLE, "secret")
+    answer("fleet", "trust", "store", "--fingerprint", fleet["fingerprint"])
+    assert answer("fleet", "refresh")["renewed"] == ["timestamp"]
+    assert answer("keys", "show", "online")["keys"][0]["keyid"] == keys.signer("online", "secret").public_key.keyid
 
 
 def test_help_is_light(tmp_path):
