@@ -26,7 +26,7 @@ def sign(pack: str, key: str, as_json: bool) -> None:
     \b
     Examples:
       mmcl-edge pack sign current --key device
-      mmcl-edge pack sign ./packs/3fa94c... --key targets
+      mmcl-edge pack sign ./packs/3fa94c... --key release
     """  # noqa: D301
     folder = pack_folder(pack)
     signer = signer_for(key)
