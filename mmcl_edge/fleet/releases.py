@@ -2,23 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from mmcl_edge.errors import FleetError
 from mmcl_edge.fleet.layout import MAX_DELTAS, MAX_EARLIER, MAX_WITHDRAWN, Release, ReleasedPack
 from mmcl_edge.packs import Pack
+
+
+def check_not_withdrawn(releases: Iterable[Release], pack: Pack) -> None:
+    """Refuse ``pack`` where it, or a pack that it was made from, was withdrawn from any of the fleet's channels.
+
+    Of the packs that it was made from, those that its manifest names are looked at.
+
+    Raises:
+        FleetError: it was, or one of them was.
+    """
+    name, parents = f"The pack {pack.digest[:16]}...", [parent.digest for parent in pack.manifest.parents]
+    for release in releases:
+        if pack.digest in release.withdrawn:
+            raise FleetError(
+                f"{name} was withdrawn from {release.channel!r}; make another version of it and publish that."
+            )
+        bad = next((parent for parent in parents if parent in release.withdrawn), None)
+        if bad is not None:
+            raise FleetError(
+                f"{name} was made from {bad[:16]}..., which was withdrawn from {release.channel!r}; make it again "
+                "without that pack and publish the result."
+            )
 
 
 def check_fits(before: Release | None, pack: Pack, *, new_bundle: bool = False, allow_downgrade: bool = False) -> None:
     """Refuse ``pack`` as the next release after ``before``.
 
     Raises:
-        FleetError: it was withdrawn from this channel; it is for another bundle than the present release and
+        FleetError: it is for another bundle than the present release and
             ``new_bundle`` is false; its version is lower and ``allow_downgrade`` is false.
     """
     if before is None:
         return
     name, channel = f"The pack {pack.digest[:16]}...", before.channel
-    if pack.digest in before.withdrawn:
-        raise FleetError(f"{name} was withdrawn from {channel!r}; make another version of it and publish that.")
     if pack.manifest.bundle_digest != before.bundle and not new_bundle:
         raise FleetError(
             f"{name} was made for the bundle {pack.manifest.bundle_digest[:16]}..., but devices of {channel!r} have "

@@ -34,7 +34,7 @@ from mmcl_edge.fleet.layout import (
 )
 from mmcl_edge.fleet.metadata import Memory
 from mmcl_edge.fleet.parallel import in_parallel
-from mmcl_edge.fleet.releases import check_fits, delta_parents, next_release, without
+from mmcl_edge.fleet.releases import check_fits, check_not_withdrawn, delta_parents, next_release, without
 from mmcl_edge.fleet.signers import Signers
 from mmcl_edge.fleet.store import Store
 from mmcl_edge.fleet.view import View, load
@@ -133,13 +133,15 @@ class Repository:
         Raises:
             PackError: the pack is broken.
             SignatureError: the fleet requires signatures, and no release key has signed it.
-            FleetError: it does not fit the channel, or a key is not here.
+            FleetError: it, or a pack that it was made from, was withdrawn from some channel; it does not fit the
+                channel; or a key is not here.
             ConflictError: another admin was first.
             StoreError: the store cannot be used.
         """
         check_channel(channel)
         pack, view = read_pack(folder), self.view()
         before = view.release(channel)
+        check_not_withdrawn(view.releases(), pack)
         check_fits(before, pack, new_bundle=new_bundle, allow_downgrade=allow_downgrade)
         if view.settings().require_signatures:
             require_signature(pack, view.keys("targets"))
@@ -279,8 +281,7 @@ def released(view: View, prefix: str) -> str:
     Raises:
         FleetError: none or several do.
     """
-    releases = [release for name in view.channels() if (release := view.release(name)) is not None]
-    found = {item.pack for release in releases for item in (release.current, *release.earlier)}
+    found = {item.pack for release in view.releases() for item in (release.current, *release.earlier)}
     matching = sorted(digest for digest in found if digest.startswith(prefix))
     if len(matching) != 1 or len(prefix) < 6:
         state = f"{len(matching)} do" if matching else "none does"

@@ -134,6 +134,14 @@ class View:
             )
         return release
 
+    def releases(self) -> tuple[Release, ...]:
+        """What every channel names, in the order of their names.
+
+        Raises:
+            TrustError: see ``release``.
+        """
+        return tuple(release for name in self.channels() if (release := self.release(name)) is not None)
+
     def devices(self) -> Devices:
         """Every enrolled and every revoked device."""
         return parse(Devices, self._document(DEVICES_ROLE, DEVICES_TARGET, MAX_DEVICES_BYTES), DEVICES_TARGET)

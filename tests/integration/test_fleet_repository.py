@@ -28,6 +28,7 @@ from mmcl_edge.fleet.status import status
 from mmcl_edge.fleet.store import Store
 from mmcl_edge.fleet.upkeep import refresh
 from mmcl_edge.packs import archive as packs_archive
+from mmcl_edge.packs import read_pack
 from mmcl_edge.packs.archive import open_archive
 from mmcl_edge.packs.keys import KeyStore
 from mmcl_edge.packs.signing import sign_pack
@@ -145,6 +146,28 @@ def test_a_release_that_is_history_can_be_withdrawn_too(fleet, tmp_path):
     fleet.publish(two, "stable")
     (release,) = fleet.withdraw(one.name)
     assert (release.pack, release.counter, release.earlier, release.withdrawn) == (two.name, 3, (), (one.name,))
+
+
+def test_what_was_withdrawn_from_one_channel_comes_back_in_none(fleet, tmp_path):
+    """Neither the pack itself, nor one that was made from it, nor by promotion; others are published as before."""
+    good, bad = pack(tmp_path, 1), pack(tmp_path, 2)
+    child = pack(tmp_path, 3, parents=(read_pack(bad).as_parent(),))
+    sound = pack(tmp_path, 3, parents=(read_pack(good).as_parent(),))
+    for channel in ("beta", "stable"):
+        fleet.publish(good, channel)
+    fleet.publish(bad, "beta")
+    fleet.publish(child, "nightly")
+    fleet.withdraw(bad.name, "beta")
+    before = fleet.view().snapshot_version
+    for channel in ("stable", "beta", "a-new-one"):
+        with pytest.raises(FleetError, match="was withdrawn from 'beta'; make another version"):
+            fleet.publish(bad, channel)
+        with pytest.raises(FleetError, match=f"was made from {bad.name[:16]}..., which was withdrawn from 'beta'"):
+            fleet.publish(child, channel)
+    with pytest.raises(FleetError, match="was made from"):
+        fleet.promote("nightly", "stable")
+    assert fleet.view().snapshot_version == before
+    assert fleet.publish(sound, "stable").pack == sound.name
 
 
 def test_the_only_release_stays(fleet, tmp_path):
