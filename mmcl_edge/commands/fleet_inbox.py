@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,7 +50,9 @@ def list_(fleet: str | None, as_json: bool) -> None:
     metavar="DIR",
     help="Folder for the packs; it remembers what was collected before.",
 )
-@click.option("--bundle", metavar="DIGEST", help="Leave out packs for another bundle.")
+@click.option(
+    "--bundle", metavar="DIGEST", help="Leave out packs for another bundle; the first 6 letters or more are enough."
+)
 @click.option(
     "--max-mb", type=click.IntRange(min=1), default=256, show_default=True, metavar="N", help="Largest upload taken."
 )
@@ -64,6 +67,7 @@ def collect(
 
     Each must be signed by an enrolled device's key and be exactly what that device described; what is not is named
     with the reason and left out, and the others go on. Training samples that a device shared come to DIR/exemplars.
+    Where every upload was refused, the exit code is 1.
 
     \b
     Examples:
@@ -103,6 +107,8 @@ def collect(
         "strangers": list(strangers),
     }
     emit(result, as_json, _collect_text)
+    if findings and all(finding.status == "refused" for finding in findings):
+        sys.exit(1)
 
 
 def _row(entry: Entry, devices: Devices) -> dict[str, Any]:

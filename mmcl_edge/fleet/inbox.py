@@ -28,7 +28,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from mmcl_edge.errors import IntegrityError, MissingObjectError, OversizedObjectError, PackError
+from mmcl_edge.errors import InputError, IntegrityError, MissingObjectError, OversizedObjectError, PackError
 from mmcl_edge.fileio import (
     STAGING_PREFIX,
     atomic_folder,
@@ -63,6 +63,7 @@ LEDGER_EVERY = 100
 """Uploads after which the ledger is written; what a cut loses of it is verified again by the next call."""
 
 _HEX = re.compile(r"[0-9a-f]{64}")
+_PREFIX = re.compile(r"[0-9a-f]{6,64}")
 
 Status = Literal["new", "collected", "half-uploaded", "refused"]
 OnProgress = Callable[[str, int, int], None]
@@ -217,16 +218,22 @@ def collect(
         devices: enrolled and revoked, as the fleet's signed metadata says.
         out: folder of packs by digest; made if it is not there.
         parent_of: where the parent of a delta is, which may fetch it; ``out`` is looked at first.
-        bundle: packs for another are refused.
+        bundle: its digest, or the beginning (at least 6 letters); packs for another are refused.
         max_bytes: largest archive, and largest blob of exemplars, that is taken.
         executor: verifies several at once, in threads; the ledger is written by the caller's thread.
         on_progress: told after every upload.
 
     Raises:
+        InputError: ``bundle`` is no beginning of a digest.
         StoreError: the store does not answer, or cannot be listed.
         IntegrityError: the ledger is damaged.
         StorageError: ``out`` cannot be written.
     """
+    if bundle is not None and _PREFIX.fullmatch(bundle) is None:
+        raise InputError(
+            f"The bundle should be named by the beginning of its digest, 6 to 64 of the letters 0-9 and a-f, but is "
+            f"{bundle!r}; 'mmcl-edge pack inspect' shows it."
+        )
     with storage_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     sweep_staging(out)
@@ -343,7 +350,7 @@ def _description(case: _Case, device: Device) -> Upload:
     for what, size in (("archive", upload.size_bytes), ("exemplars", upload.exemplars_bytes)):
         if size > case.max_bytes:
             raise PackError(f"Its {what} should have at most {case.max_bytes:,} bytes, but {size:,} are described.")
-    if case.bundle is not None and upload.bundle != case.bundle:
+    if case.bundle is not None and not upload.bundle.startswith(case.bundle):
         raise PackError(
             f"It was made for the bundle {upload.bundle[:16]}..., but {case.bundle[:16]}... is collected here."
         )

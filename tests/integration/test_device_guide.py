@@ -160,7 +160,9 @@ def test_a_stranger_is_listed_and_refused(fleet: Path, tmp_path: Path):
     answer("keys", "new", "--device")
     answer("push", "--to", "fleet")
     assert "not enrolled" in run("fleet", "inbox", "list").stdout
-    (upload,) = answer("fleet", "inbox", "collect", "--out", "collected")["uploads"]
+    result = run("fleet", "inbox", "collect", "--out", "collected", "--json")
+    assert result.exit_code == 1, "every upload was refused"
+    (upload,) = json.loads(result.stdout)["uploads"]
     assert (upload["status"], upload["reason"]) == ("refused", "its key is not enrolled")
     (tmp_path / "fleet" / "inbox" / "notes.txt").write_text("")
     assert "notes.txt" in run("fleet", "inbox", "list").stdout

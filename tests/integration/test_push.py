@@ -274,7 +274,16 @@ def test_packs_for_another_bundle_are_left_out(device: PushingDevice, out: Path)
     device.push()
     (finding,) = collected(device, out, bundle=OTHER_BUNDLE)
     assert (finding.status, "made for the bundle" in finding.reason) == ("refused", True)
-    assert collected(device, out, bundle=device.workspace.bundle_family())[0].status == "new"
+    family = device.workspace.bundle_family()
+    assert collected(device, out, bundle=family[:6])[0].status == "new"
+    assert collected(device, out, bundle=family)[0].status == "collected"
+
+
+@pytest.mark.parametrize("bundle", ["", "abcde", "ABCDEF", "abcdeg", "a" * 65, "abcdef\n", "../abcdef"])
+def test_what_is_no_beginning_of_a_digest_is_refused(device: PushingDevice, tmp_path: Path, bundle: str):
+    with pytest.raises(InputError, match="beginning of its digest"):
+        collected(device, tmp_path / "collected", bundle=bundle)
+    assert not (tmp_path / "collected").exists()
 
 
 def test_collected_uploads_can_be_removed(device: PushingDevice, out: Path):
