@@ -13,7 +13,7 @@ from mmcl_edge.commands.console import emit, json_option, progress, table
 from mmcl_edge.commands.fleet_place import fleet_option, opened
 
 if TYPE_CHECKING:
-    from mmcl_edge.fleet.inbox import Entry
+    from mmcl_edge.fleet.inbox import Entry, Finding
     from mmcl_edge.fleet.layout import Devices
 
 
@@ -102,13 +102,17 @@ def collect(
         strangers = inbox.list_inbox(repository.store).strangers
     result = {
         "out": str(out),
-        "uploads": [vars(finding) for finding in findings],
+        "uploads": [_told(finding) for finding in findings],
         "removed_objects": removed,
         "strangers": list(strangers),
     }
     emit(result, as_json, _collect_text)
     if findings and all(finding.status == "refused" for finding in findings):
         sys.exit(1)
+
+
+def _told(finding: Finding) -> dict[str, Any]:
+    return {name: value for name, value in vars(finding).items() if name not in ("files", "description_sha256")}
 
 
 def _row(entry: Entry, devices: Devices) -> dict[str, Any]:

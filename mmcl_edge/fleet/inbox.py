@@ -141,6 +141,8 @@ class Finding:
         version: of the pack, where it was read.
         labels: of the pack, where it was collected now.
         exemplars: how many it shares.
+        files: names of its objects, as they were listed.
+        description_sha256: of ``upload.json``, where it was read.
     """
 
     keyid: str
@@ -152,6 +154,8 @@ class Finding:
     version: int | None = None
     labels: tuple[str, ...] = ()
     exemplars: int = 0
+    files: tuple[str, ...] = ()
+    description_sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -301,29 +305,43 @@ def write_ledger(out: Path, ledger: Ledger) -> None:
 
 
 def remove(store: Store, finding: Finding) -> int:
-    """Remove a collected upload from the inbox, its description first; returns how many objects went.
+    """Remove an upload from the inbox as it was when it was verified, its description first.
+
+    What the device has added or described anew since then stays: it was not verified.
+
+    Returns:
+        How many objects went; 0 where the description is not the one that was read.
 
     Raises:
-        StoreError: the store cannot be written.
+        StoreError: the store cannot be read or written.
     """
-    folder = inbox_path(finding.keyid, finding.pack)
-    names = [stored.path.removeprefix(f"{folder}/") for stored in store.list(folder)]
-    for name in sorted(names, key=lambda name: (name != UPLOAD_NAME, name)):
+    path = inbox_path(finding.keyid, finding.pack, UPLOAD_NAME)
+    try:
+        data = store.get(path, MAX_ENVELOPE_BYTES)
+    except (MissingObjectError, OversizedObjectError):
+        return 0
+    if sha256_bytes(data) != finding.description_sha256:
+        return 0
+    for name in sorted(finding.files, key=lambda name: (name != UPLOAD_NAME, name)):
         store.delete(inbox_path(finding.keyid, finding.pack, name))
-    return len(names)
+    return len(finding.files)
 
 
 def _verified(case: _Case) -> tuple[Finding, Upload | None]:
     """The finding, and the upload where it was collected now."""
     entry = case.entry
     name = None if case.device is None else case.device.name
-    seen = Finding(entry.keyid, entry.pack, "refused", name, size_bytes=entry.size_bytes)
+    seen = Finding(
+        entry.keyid, entry.pack, "refused", name, size_bytes=entry.size_bytes, files=tuple(sorted(entry.files))
+    )
     if case.device is None:
         return replace(seen, reason="its key was revoked" if case.revoked else "its key is not enrolled"), None
     if not entry.is_whole:
         return replace(seen, status="half-uploaded"), None
     try:
-        upload = _description(case, case.device)
+        data = case.store.get(inbox_path(entry.keyid, entry.pack, UPLOAD_NAME), MAX_ENVELOPE_BYTES)
+        seen = replace(seen, description_sha256=sha256_bytes(data))
+        upload = _description(case, case.device, data)
         if case.ledger.holds(upload.keyid, upload.pack, upload.counter):
             return replace(seen, status="collected", version=upload.version), None
         return _taken(case, case.device, upload, seen), upload
@@ -331,10 +349,9 @@ def _verified(case: _Case) -> tuple[Finding, Upload | None]:
         return replace(seen, reason=str(error)), None
 
 
-def _description(case: _Case, device: Device) -> Upload:
+def _description(case: _Case, device: Device, data: bytes) -> Upload:
     """Rules 2 to 5."""
     entry = case.entry
-    data = case.store.get(inbox_path(entry.keyid, entry.pack, UPLOAD_NAME), MAX_ENVELOPE_BYTES)
     upload = unseal(data, device.key.key)
     if (upload.keyid, upload.pack) != (entry.keyid, entry.pack):
         raise PackError(

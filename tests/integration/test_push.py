@@ -296,6 +296,28 @@ def test_collected_uploads_can_be_removed(device: PushingDevice, out: Path):
     assert collected(device, out)[0].status == "collected"
 
 
+def test_what_a_device_describes_anew_after_it_was_verified_is_not_removed(device: PushingDevice, out: Path):
+    device.learn(3.0)
+    device.push()
+    (finding,) = collected(device, out)
+    device.push(share_exemplars=True)
+    there = inbox(device.fleet)
+    assert remove(Store.open(device.fleet.url), finding) == 0
+    assert inbox(device.fleet) == there
+    (finding,) = collected(device, out)
+    assert (finding.status, finding.exemplars) == ("new", 1)
+
+
+def test_objects_that_were_not_listed_when_it_was_verified_are_not_removed(device: PushingDevice, out: Path):
+    pack = device.learn(3.0)
+    device.push()
+    (finding,) = collected(device, out)
+    late = f"{device.key.keyid}/{pack.name}/{'a' * 32}.00000"
+    (device.fleet.folder / "inbox" / late).write_bytes(b"the next upload has begun")
+    assert remove(Store.open(device.fleet.url), finding) == len(finding.files) >= 2
+    assert set(inbox(device.fleet)) == {late}
+
+
 def test_many_at_once_give_the_same_as_one_by_one(device: PushingDevice, tmp_path: Path):
     for value in range(1, 6):
         device.learn(float(value))
