@@ -10,7 +10,7 @@ import torch
 from mmcl_edge.config import AdaptConfig, MethodConfig
 from mmcl_edge.errors import InputError, IntegrityError, MergeError, RejectedError, StorageError
 from mmcl_edge.fleet.rounds.messages import Answer, Order, answer_from, order_from, packed, record_of
-from mmcl_edge.fleet.rounds.server import JOURNAL_NAME, MOST_MEDIANS, Rounds
+from mmcl_edge.fleet.rounds.server import JOURNAL_NAME, MOST_MEDIANS, Outcome, Rounds
 from mmcl_edge.fleet.rounds.staleness import shares, staleness_weight
 from mmcl_edge.packs import next_version, read_pack, write_pack
 from tests.builders import OTHER_BUNDLE, on_full_disk, pack_contents, snapshot
@@ -25,13 +25,15 @@ class Averaging:
     def __init__(self, refuse=()):
         self.calls, self.refuse = [], set(refuse)
 
-    def __call__(self, packs, weights, out):
+    def __call__(self, packs, weights, out, *, before=None):
         self.calls.append({pack.name: weight for pack, weight in zip(packs, weights, strict=True)})
         for pack in packs:
             if value_of(pack) in self.refuse:
                 raise MergeError("They do not fit.")
+        if len(packs) == 1:
+            return Outcome(packs[0].name)
         value = sum(value_of(pack) * weight for pack, weight in zip(packs, weights, strict=True))
-        return write_pack(out, contents(value, parents=tuple(map(read_pack, packs)), method="mean"))
+        return Outcome(write_pack(out, contents(value, parents=tuple(map(read_pack, packs)), method="mean")))
 
 
 def contents(value, *, parents=(), method="adapt", **changes):
@@ -205,7 +207,7 @@ def test_a_pack_of_the_admins_can_be_the_start(tmp_path):
 
 
 def test_a_merge_that_is_worse_leaves_the_fleets_pack(tmp_path):
-    def refuse(packs, weights, out):
+    def refuse(packs, weights, out, *, before=None):
         raise RejectedError("It is worse.")
 
     rounds = server(tmp_path, merge=refuse, first=tmp_path / write_pack(tmp_path, contents(7)))

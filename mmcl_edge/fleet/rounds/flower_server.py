@@ -71,6 +71,8 @@ def print_report(report: RoundReport) -> None:
         f"round {report.round}: merged {len(report.merged)} ({late} late), refused {len(report.refused)}, pack {pack}"
     )
     print(said if report.rejected is None else f"{said}; the merge was refused: {report.rejected}")  # noqa: T201
+    for sender, sentence in report.outliers.items():
+        print(f"round {report.round}: node {sender} is unlike the others: {sentence}")  # noqa: T201
 
 
 app = ServerApp()

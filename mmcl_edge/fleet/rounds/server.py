@@ -4,16 +4,17 @@ Rules, in this order:
 
 1. An order names the round and carries the fleet's pack; whoever gets it learns on top of that.
 2. An answer is believed nothing: it must be to an order of a round that was, name the pack that this order carried,
-   and hold an archive that stands every check, for the fleet's bundle. What fails is told and left out; nothing else
-   stops. The same pack twice counts once.
+   hold an archive that stands every check, for the fleet's bundle, and a pack that was made from the order's. What
+   fails is told and left out; nothing else stops. The same pack twice counts once.
 3. A round closes when the caller says so. What came until then is merged, however old the order that it answers. An
    answer's age counts how often the fleet's pack has changed since that order; what age takes from an answer goes to
    the fleet's pack (``staleness.shares``). Sums of the analytic learner are not weighted: a contribution counts in
-   full, once, whenever it comes.
+   full, once, whenever it comes, and the fleet's own are never left out, whatever the answers hold.
    No device counts for more than a few times the median device, whatever it says it has learned from.
-4. If the packs cannot be merged, those that cannot be merged with any other on their own are left out.
-5. The merged pack is evaluated if the caller can, and refused if it is worse than the tolerance: the fleet's pack
-   stays, and the round says so.
+4. If the packs cannot be merged, those that cannot be merged with any other on their own are left out; of sums also
+   those that cannot be added to the fleet's.
+5. The new pack is evaluated if the caller can, also where one answer came alone, and refused if it is worse than the
+   tolerance, the fleet's pack being one of those that it is compared with: that one stays, and the round says so.
 6. The new pack is written whole, then the journal that names it: a server that is killed goes on from its last
    closed round.
 """
@@ -21,9 +22,8 @@ Rules, in this order:
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import median_low
@@ -36,7 +36,8 @@ from mmcl_edge.errors import InputError, IntegrityError, MergeError, MmclEdgeErr
 from mmcl_edge.fileio import pretty_json, read_bounded, storage_errors, sweep_staging, write_atomic
 from mmcl_edge.fleet.rounds.messages import Answer, Order, unpacked
 from mmcl_edge.fleet.rounds.staleness import EXPONENT, shares
-from mmcl_edge.packs import read_pack
+from mmcl_edge.packs import Pack, read_pack
+from mmcl_edge.packs.lineage import ancestors
 from mmcl_edge.packs.manifest import Digest
 from mmcl_edge.types import FrozenModel
 
@@ -46,11 +47,32 @@ MOST_MEDIANS = 4
 """A device counts for at most so many median devices of its round."""
 
 
-class Merge(Protocol):
-    """Merges packs with weights that add up to 1; returns the digest of ``out/<digest>``."""
+@dataclass(frozen=True)
+class Outcome:
+    """What packs became.
 
-    def __call__(self, packs: Sequence[Path], weights: Sequence[float], out: Path) -> str:
+    Attributes:
+        pack: digest of the new pack, ``out/<digest>``, or of the one that was there before.
+        outliers: digest of a pack that is unlike the others to a sentence that says in what.
+    """
+
+    pack: str
+    outliers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Merge(Protocol):
+    """Makes one pack of one or more, with weights that add up to 1."""
+
+    def __call__(
+        self, packs: Sequence[Path], weights: Sequence[float], out: Path, *, before: Path | None = None
+    ) -> Outcome:
         """See ``Merge``.
+
+        Args:
+            packs: folders.
+            weights: theirs.
+            out: where the result goes, as ``out/<digest>``.
+            before: the fleet's pack, whose place the result takes: it may not be much worse, and sums of it stay.
 
         Raises:
             RejectedError: the result is worse than its tolerance.
@@ -83,6 +105,7 @@ class RoundReport:
         kept: share of the fleet's pack before.
         refused: who was left out, and why.
         rejected: why the merged pack was not taken; ``None`` if it was, or nothing came.
+        outliers: whose sums are unlike the others', and in what. They were merged all the same.
     """
 
     round: int
@@ -91,6 +114,7 @@ class RoundReport:
     kept: float = 0.0
     refused: Mapping[str, str] = field(default_factory=dict)
     rejected: str | None = None
+    outliers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -106,6 +130,7 @@ class _Merged:
     pack: str | None
     shares: Mapping[str, tuple[float, int]] = field(default_factory=dict)
     kept: float = 0.0
+    outliers: Mapping[str, str] = field(default_factory=dict)
 
 
 class Rounds:
@@ -208,10 +233,11 @@ class Rounds:
             kept=merged.kept,
             refused=dict(self._refused),
             rejected=rejected,
+            outliers={self._arrived[digest].sender: said for digest, said in merged.outliers.items()},
         )
         self._write(_Closed(round=self.number, pack=merged.pack, merged=tuple(merged.shares)))
         self._sweep()
-        self._arrived, self._refused = {}, {}
+        self._refused = {}
         return report
 
     def _take(self, answer: Answer, sender: str) -> str | None:
@@ -235,11 +261,20 @@ class Rounds:
             bundle_digest=self._journal.bundle,
             parent_of=lambda digest: asked if asked is not None and digest == asked.name else None,
         )
-        config = read_pack(folder).config
-        for part in ("learner", "adapter", "head"):
-            if getattr(config, part) != getattr(self.method, part):
-                return f"it was learned with another configuration ({part}) than the one ordered"
+        problem = self._unlike_the_order(read_pack(folder), answer.base)
+        if problem is not None:
+            self._discard([answer.pack])
+            return problem
         self._arrived.setdefault(answer.pack, _Arrived(folder, sender, answer.samples, self._age(answer.round)))
+        return None
+
+    def _unlike_the_order(self, pack: Pack, base: str | None) -> str | None:
+        """What a verified pack, that should have been learned on top of ``base``, shows that it was not ordered."""
+        if base is not None and base not in ancestors(pack.manifest, self.packs):
+            return f"it was not learned on top of the pack {base[:16]}..., which it does not name among its parents"
+        for part in ("learner", "adapter", "head"):
+            if getattr(pack.config, part) != getattr(self.method, part):
+                return f"it was learned with another configuration ({part}) than the one ordered"
         return None
 
     def _age(self, number: int) -> int:
@@ -252,7 +287,7 @@ class Rounds:
         try:
             return self._merge_all(before)
         except MergeError:
-            if not self._leave_out_strangers():
+            if not self._leave_out_strangers(before):
                 raise
             return self._merge_all(before)
 
@@ -264,27 +299,40 @@ class Rounds:
         ages = [one.age if before is not None else 0 for _, one in arrived]
         own, kept = shares([min(one.samples, most) for _, one in arrived], ages, self._exponent)
         packs, weights = [one.folder for _, one in arrived], own
-        if before is not None and kept > 0:
+        if before is not None and kept > 0 and not self._sums:
             packs, weights = [*packs, before], [*own, kept]
-        pack = packs[0].name if len(packs) == 1 else self._merge(packs, weights, self.packs)
-        digests = (digest for digest, _ in arrived)
-        return _Merged(pack, dict(zip(digests, zip(own, ages, strict=True), strict=True)), kept)
+        outcome = self._merge(packs, weights, self.packs, before=before)
+        found = dict(zip((digest for digest, _ in arrived), zip(own, ages, strict=True), strict=True))
+        outliers = {digest: said for digest, said in outcome.outliers.items() if digest in found}
+        return _Merged(outcome.pack, found, kept, outliers)
 
-    def _leave_out_strangers(self) -> bool:
+    @property
+    def _sums(self) -> bool:
+        return self.method.learner == "analytic"
+
+    def _leave_out_strangers(self, before: Path | None) -> bool:
         """Rule 4: whether some pack was left out and others are there."""
         folders = {digest: one.folder for digest, one in self._arrived.items()}
-        strangers = {digest for digest in folders if not any(map(partial(self._fit, digest), folders))}
+        strangers = {digest for digest in folders if self._is_stranger(digest, before)}
         if len(strangers) == len(folders):
             return False
         for digest in strangers:
             self._refused[self._arrived.pop(digest).sender] = "it cannot be merged with any other pack of the round"
+        self._discard(strangers)
         shutil.rmtree(self.trials, ignore_errors=True)
         return bool(strangers)
 
-    def _fit(self, one: str, other: str) -> bool:
-        """Whether two packs of this round can be merged."""
+    def _is_stranger(self, digest: str, before: Path | None) -> bool:
+        if before is not None and self._sums and not self._fit([digest], before):
+            return True
+        others = [other for other in self._arrived if other != digest]
+        return bool(others) and not any(self._fit([digest, other], before) for other in others)
+
+    def _fit(self, digests: Sequence[str], before: Path | None) -> bool:
+        """Whether packs of this round can be merged."""
+        packs = [self.packs / digest for digest in digests]
         try:
-            return one != other and bool(self._merge([self.packs / one, self.packs / other], [0.5, 0.5], self.trials))
+            return bool(self._merge(packs, [1 / len(packs)] * len(packs), self.trials, before=before).pack)
         except RejectedError:
             return True
         except MergeError:
@@ -292,8 +340,13 @@ class Rounds:
 
     def _sweep(self) -> None:
         """Remove what devices sent and was merged; the fleet's own packs stay, for answers that come late."""
-        kept = {self._journal.first, *(closed.pack for closed in self._journal.closed)}
-        for digest in set(self._arrived) - kept:
+        merged, self._arrived = self._arrived, {}
+        self._discard(merged)
+
+    def _discard(self, digests: Iterable[str]) -> None:
+        """Remove packs that are neither the fleet's, of any round, nor waiting to be merged."""
+        kept = {self._journal.first, *(closed.pack for closed in self._journal.closed), *self._arrived}
+        for digest in set(digests) - kept:
             shutil.rmtree(self.packs / digest, ignore_errors=True)
 
     def _pack_of(self, number: int) -> Path | None:
