@@ -58,10 +58,22 @@ def list_(fleet: str | None, as_json: bool) -> None:
 )
 @click.option("--workers", type=click.IntRange(min=1), default=4, show_default=True, metavar="N", help="At once.")
 @click.option("--remove", is_flag=True, help="Remove from the inbox what was collected, now or before.")
+@click.option(
+    "--remove-refused",
+    is_flag=True,
+    help="Remove what an enrolled device's folder holds and was refused, so that it is not fetched again.",
+)
 @fleet_option
 @json_option
 def collect(
-    out: Path, bundle: str | None, max_mb: int, workers: int, remove: bool, fleet: str | None, as_json: bool
+    out: Path,
+    bundle: str | None,
+    max_mb: int,
+    workers: int,
+    remove: bool,
+    remove_refused: bool,
+    fleet: str | None,
+    as_json: bool,
 ) -> None:
     """Verify every upload and bring the new ones to DIR, ready for 'mmcl-edge merge'.
 
@@ -74,6 +86,10 @@ def collect(
       mmcl-edge fleet inbox collect --out ./collected
       mmcl-edge fleet inbox collect --out ./collected --remove --json
     """  # noqa: D301
+    if bundle is not None and remove_refused:
+        raise click.UsageError(
+            "--remove-refused would remove the packs for other bundles, too; give --bundle or --remove-refused alone."
+        )
     import tempfile
     from concurrent.futures import ThreadPoolExecutor
 
@@ -97,8 +113,9 @@ def collect(
             executor=executor,
             on_progress=report,
         )
-        done = [finding for finding in findings if finding.status in ("new", "collected")]
-        removed = sum(inbox.remove(repository.store, finding) for finding in done) if remove else 0
+        going = (("new", "collected") if remove else ()) + (("refused",) if remove_refused else ())
+        done = [finding for finding in findings if finding.status in going]
+        removed = sum(inbox.remove(repository.store, finding) for finding in done)
         strangers = inbox.list_inbox(repository.store).strangers
     result = {
         "out": str(out),

@@ -307,7 +307,8 @@ def write_ledger(out: Path, ledger: Ledger) -> None:
 def remove(store: Store, finding: Finding) -> int:
     """Remove an upload from the inbox as it was when it was verified, its description first.
 
-    What the device has added or described anew since then stays: it was not verified.
+    What the device has added or described anew since then stays: it was not verified. So does an upload whose
+    description was not read: its key is not enrolled, or it is half uploaded.
 
     Returns:
         How many objects went; 0 where the description is not the one that was read.
@@ -315,6 +316,8 @@ def remove(store: Store, finding: Finding) -> int:
     Raises:
         StoreError: the store cannot be read or written.
     """
+    if finding.description_sha256 is None:
+        return 0
     path = inbox_path(finding.keyid, finding.pack, UPLOAD_NAME)
     try:
         data = store.get(path, MAX_ENVELOPE_BYTES)

@@ -166,3 +166,20 @@ def test_a_stranger_is_listed_and_refused(fleet: Path, tmp_path: Path):
     assert (upload["status"], upload["reason"]) == ("refused", "its key is not enrolled")
     (tmp_path / "fleet" / "inbox" / "notes.txt").write_text("")
     assert "notes.txt" in run("fleet", "inbox", "list").stdout
+
+
+def test_refused_uploads_are_removed_where_that_is_asked_for(fleet: Path, tmp_path: Path):
+    answer("keys", "new", "--device")
+    answer("push", "--to", "fleet")
+    collect = ("fleet", "inbox", "collect", "--out", "collected", "--remove-refused", "--json")
+    assert json.loads(run(*collect).stdout)["removed_objects"] == 0, "it may be enrolled later"
+    answer("keys", "show", "--device", "--public-out", "porch.pub.json")
+    answer("fleet", "devices", "add", "porch", "--key", "porch.pub.json")
+    (description,) = (tmp_path / "fleet" / "inbox").rglob("upload.json")
+    description.write_text('{"payload": "é"}')
+    count = len(list(description.parent.iterdir()))
+    result = run(*collect)
+    told = json.loads(result.stdout)
+    assert (result.exit_code, told["uploads"][0]["status"], told["removed_objects"]) == (1, "refused", count)
+    assert json.loads(run(*collect).stdout)["uploads"] == []
+    assert "other bundles" in run(*collect, "--bundle", "abcdef").output
