@@ -178,8 +178,8 @@ def reduced_contents(pack: Pack, precision: Reduction, *, keep_to: Pack | None =
     tensors = pack.tensors()
     if all(name.startswith(SUMS_PREFIX) for name in tensors):
         raise PackError(
-            f"The pack {pack.digest[:16]}... holds sums, which stay exact, and nothing that could be reduced; leave out "
-            "the precision."
+            f"The pack {pack.digest[:16]}... holds sums, which stay exact, and nothing that could be reduced; leave "
+            "out the precision."
         )
     kept = {} if keep_to is None else _kept(tensors, keep_to)
     if keep_to is not None and precision == "int4":

@@ -174,7 +174,11 @@ def test_ctrl_c_ends_with_a_sentence(home):
     write_task(home / "tasks" / "a", "low", "high")
     command = [sys.executable, "-m", "mmcl_edge.commands.main", "adapt", "--task", "a"]
     process = subprocess.Popen(
-        [*command, "--placement", "ladder", "--epochs", "5000"], stderr=subprocess.PIPE, text=True, env=dict(os.environ)
+        [*command, "--placement", "ladder", "--epochs", "5000"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=dict(os.environ),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )
     lines = []
     for line in process.stderr:
@@ -182,7 +186,7 @@ def test_ctrl_c_ends_with_a_sentence(home):
         if "epoch 1/" in line:
             process.send_signal(signal.SIGINT)
             break
-    _, rest = process.communicate(timeout=240)
+    _, rest = process.communicate(timeout=120)
     assert process.returncode == 130, (lines, rest)
     assert "is kept. Run the same command again" in rest
     assert "Traceback" not in rest
