@@ -102,7 +102,9 @@ def _expand(name: Path) -> list[Path]:
     if (name / MANIFEST_NAME).exists() or name.is_file():
         return [name]
     if not name.is_dir():
-        raise MergeError(f"Expected a pack, an archive or a folder of packs at {name}, but there is none.")
+        raise MergeError(
+            f"Expected a pack, an archive or a folder of packs at {name}, but there is none; correct the path."
+        )
     inside = [path for path in sorted(name.iterdir()) if not path.name.startswith(STAGING_PREFIX)]
     found = [path for path in inside if (path / MANIFEST_NAME).is_file() or (path.is_file() and _named_archive(path))]
     if not found:
