@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from mmcl_edge.benchmark.retrieval import both_ways, chance, over_seeds, permuted, ranks, retrieval, summarised
+from mmcl_edge.benchmark.retrieval import over_seeds
 from mmcl_edge.errors import InputError
+from mmcl_edge.learners.retrieval import both_ways, chance, permuted, ranks, retrieval, summarised
 
 
 @st.composite
