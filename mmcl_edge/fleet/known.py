@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Literal
 
 from mmcl_edge.errors import FleetError
-from mmcl_edge.fileio import canonical_json, read_bounded, sha256_bytes, write_atomic
+from mmcl_edge.fileio import canonical_json, read_bounded, sha256_bytes, storage_errors, write_atomic
 from mmcl_edge.fleet.layout import MAX_METADATA_BYTES, parse
 from mmcl_edge.fleet.metadata import Memory
 from mmcl_edge.fleet.store_backends import without_secrets
+from mmcl_edge.packs.private_keys import make_folder
 from mmcl_edge.types import FrozenModel
 
 FOLDER = "fleets"
@@ -57,6 +58,9 @@ class KnownFleets:
         if before is not None and before.timestamp > memory.timestamp:
             return
         known = KnownFleet(url=_shown(url), memory=memory)
+        with storage_errors(self.folder):
+            for folder in (self.folder.parent, self.folder):
+                make_folder(folder)
         write_atomic(self._file(url), canonical_json(known.model_dump(mode="json")), mode=0o600)
 
     def choose(self, url: str | None) -> str:

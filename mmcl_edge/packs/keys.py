@@ -39,6 +39,7 @@ from mmcl_edge.packs.private_keys import (
     check_folder,
     from_environment,
     load_private,
+    make_folder,
     pem,
     read_private,
     variable,
@@ -243,9 +244,7 @@ class KeyStore:
     def _make_folder(self) -> None:
         with storage_errors(self.folder):
             check_folder(self.folder)
-            if not self.folder.is_dir():
-                self.folder.mkdir(parents=True, mode=0o700)
-                self.folder.chmod(0o700)
+            make_folder(self.folder)
 
     def _set_aside(self, key: PublicKey) -> None:
         """Keep ``key`` under its id. The private file may already be its successor's, if a change was cut short."""

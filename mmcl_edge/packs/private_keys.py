@@ -48,6 +48,17 @@ def check_folder(folder: Path) -> None:
         )
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder of keys, closed to others whatever the umask says; one that is there stays as it is.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    if not folder.is_dir():
+        folder.mkdir(parents=True, mode=0o700, exist_ok=True)
+        folder.chmod(0o700)
+
+
 def pem(signer: CryptoSigner, passphrase: str | None) -> bytes:
     """The private part of ``signer``, encrypted where there is a passphrase."""
     from cryptography.hazmat.primitives.serialization import (
