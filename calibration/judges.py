@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from mmcl_edge.adapters.encoder import pool_output
 from mmcl_edge.adapters.inputs import Item, collate
+from mmcl_edge.errors import PackError
 from mmcl_edge.learners.persistence import predictor_from_pack
 from mmcl_edge.packs import Pack
 from mmcl_edge.types import Backbone
@@ -52,6 +53,11 @@ class PackJudge:
     def answers(self, backbones: Backbones, items: Sequence[Item]) -> list[str]:
         """See ``Judge.answers``; samples one by one, as ``Runtime.predict`` sees them."""
         model = predictor_from_pack(self.pack, backbones)
+        if model is None:
+            raise PackError(
+                f"Expected a pack that knows classes, but {self.pack.digest[:16]}... holds a shared space alone; "
+                "name another, or none."
+            )
         labels = self.pack.manifest.label_names
         with torch.inference_mode():
             batches = (model.encoder.collate(model.encoder.prepare([item])) for item in items)

@@ -7,15 +7,16 @@ Tags in the descriptions: [S] confirmed in a paper or released code, [B] from a 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from mmcl_edge.types import FrozenModel
 
 FeaturePrecision = Literal["fp32", "fp16", "int8"]
 Voters = Literal["joint", "all"]
 LearnerName = Literal["mmcl", "analytic"]
+LearnedBy = Literal["none", "mmcl", "analytic"]
 
 
 class AdapterConfig(FrozenModel):
@@ -143,22 +144,6 @@ class TrainConfig(FrozenModel):
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="Of the cross-entropy [I].")
 
 
-class MethodConfig(FrozenModel):
-    """Everything that shapes a learner. Stored in each pack's ``adapter_config.json``."""
-
-    learner: LearnerName = Field(
-        "mmcl",
-        description="mmcl: adapters, router and head, trained by gradient (paper 1). analytic: closed-form heads on "
-        "frozen features, learned in one look, whose sums add up over devices [I]. Packs made before there was a "
-        "choice are 'mmcl'.",
-    )
-    adapter: AdapterConfig = AdapterConfig()
-    head: HeadConfig = HeadConfig(voters="all")
-    loss: LossConfig = LossConfig()
-    replay: ReplayConfig = ReplayConfig()
-    train: TrainConfig = TrainConfig()
-
-
 class AdaptConfig(FrozenModel):
     """How the adapt engine treats a task's data and judges the result. Not part of the model."""
 
@@ -277,3 +262,30 @@ class CometConfig(FrozenModel):
     )
     weight_decay: float = Field(0.0, ge=0, description="Of Adam [S: none].")
     gradient_clip: float = Field(0.5, gt=0, description="Largest norm of the gradient [S: 0.5].")
+
+
+class MethodConfig(FrozenModel):
+    """Everything that shapes a learner. Stored in each pack's ``adapter_config.json``."""
+
+    learner: LearnedBy = Field(
+        "mmcl",
+        description="What learned the classes. mmcl: adapters, router and head, trained by gradient (paper 1). "
+        "analytic: closed-form heads on frozen features, learned in one look, whose sums add up over devices [I]. "
+        "none: no classes were learned, the pack holds a shared space alone. Packs made before there was a choice are "
+        "'mmcl'.",
+    )
+    adapter: AdapterConfig = AdapterConfig()
+    head: HeadConfig = HeadConfig(voters="all")
+    loss: LossConfig = LossConfig()
+    replay: ReplayConfig = ReplayConfig()
+    train: TrainConfig = TrainConfig()
+    space: CometConfig | None = Field(
+        None, description="Of the shared space that the pack holds beside its classes; left out of the JSON without."
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = serialise(self)
+        if self.space is None:
+            fields.pop("space", None)
+        return fields

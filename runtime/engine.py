@@ -1,10 +1,12 @@
-"""``Runtime``: a bundle and a pack, ready to predict. The narrow door for application developers.
+"""``Runtime``: a bundle and a pack, ready to predict and to retrieve. The narrow door for application developers.
 
 Example::
 
     with Runtime.open("bundle", "packs/current") as runtime:
         answer = runtime.predict(waveform, picture, sample_rate_hz=44_100)
         print(answer.label, answer.top_k(3))
+        for hit in runtime.retrieve(Path("question.wav"), 3, read_as="speech", modality="image"):
+            print(hit.path, hit.score)
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -26,15 +29,19 @@ from mmcl_edge.bundle import Bundle
 from mmcl_edge.errors import InputError
 from mmcl_edge.learners.analytic.model import AnalyticModel
 from mmcl_edge.learners.analytic.moments import MomentEncoder
+from mmcl_edge.learners.comet.storage import holds_space
 from mmcl_edge.learners.persistence import predictor_from_pack
 from mmcl_edge.packs import Pack, read_pack
 from mmcl_edge.runtime.answers import RawAnswer, Voice
+from mmcl_edge.runtime.index_items import Hit, Origin
 from mmcl_edge.runtime.predict_graph import BoundModel, PredictGraphs
 from mmcl_edge.runtime.preprocess import Preprocessor
+from mmcl_edge.runtime.retrieving import OpenIndex, retrieve
 from mmcl_edge.runtime.segments import OnnxBackbone, open_backbones
 from mmcl_edge.runtime.sessions import SessionFactory
+from mmcl_edge.runtime.shared_space import TEACH, SharedSpace
 from mmcl_edge.runtime.threads import ThreadPlan
-from mmcl_edge.runtime.workspace import ENGINES_NAME, home
+from mmcl_edge.runtime.workspace import ENGINES_NAME, INDEX_FOLDER, home
 from mmcl_edge.types import MOTION_RATE_HZ, SAMPLE_RATE_HZ, Prediction, Sample
 
 MAX_BATCH = 16
@@ -42,14 +49,22 @@ MAX_BATCH = 16
 
 
 @dataclass(frozen=True, slots=True)
-class _Loaded:
-    """One pack in use. Never changed, so whoever holds it sees one pack only."""
+class _Classes:
+    """What answers over a pack's classes."""
 
     model: Model | AnalyticModel
     device: torch.device
     bound: BoundModel
-    pack: Pack
     voice: Voice
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """One pack in use. Never changed, so whoever holds it sees one pack only."""
+
+    pack: Pack
+    classes: _Classes | None
+    space: SharedSpace | None
 
 
 class Runtime:
@@ -62,6 +77,7 @@ class Runtime:
         self.predict_graphs = PredictGraphs(bundle, sessions)
         self.preprocess = Preprocessor.of(bundle)
         self._loaded: _Loaded | None = None
+        self._index: OpenIndex | None = None
 
     @classmethod
     def open(
@@ -121,7 +137,7 @@ class Runtime:
         self._warm(self._current())
 
     def _warm(self, loaded: _Loaded) -> None:
-        fullest = loaded.bound.fullest
+        fullest = None if loaded.classes is None else loaded.classes.bound.fullest
         segments = [graph for backbone in self.backbones.values() for graph in backbone.graphs(training=False)]
         for graph in segments if fullest is None else [fullest]:
             _ = graph.session
@@ -129,7 +145,13 @@ class Runtime:
     @property
     def labels(self) -> tuple[str, ...]:
         """Classes of the pack in use."""
-        return self._current().voice.labels
+        return self._current().pack.manifest.label_names
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Modalities of the shared space of the pack in use, in the order in which they joined; none without one."""
+        space = self._current().space
+        return () if space is None else space.modalities
 
     @property
     def pack(self) -> Pack:
@@ -148,14 +170,20 @@ class Runtime:
         """
         self._check_open()
         read = read_pack(pack, bundle_digest=self.bundle.family)
-        model = predictor_from_pack(read, self.backbones)
-        if isinstance(model, Model):
-            model.fix()
-        bound, device = self.predict_graphs.bind(model, read.config), self.sessions.device
-        loaded = _Loaded(model.to(device), device, bound, read, Voice.of(read))
+        space = SharedSpace(read, self.backbones, self.preprocess) if holds_space(read) else None
+        loaded = _Loaded(read, self._classes(read), space)
         self._warm(loaded)
         self._loaded = loaded
         return read.digest
+
+    def _classes(self, pack: Pack) -> _Classes | None:
+        model = predictor_from_pack(pack, self.backbones)
+        if model is None:
+            return None
+        if isinstance(model, Model):
+            model.fix()
+        bound, device = self.predict_graphs.bind(model, pack.config), self.sessions.device
+        return _Classes(model.to(device), device, bound, Voice.of(pack))
 
     def predict(
         self,
@@ -180,13 +208,13 @@ class Runtime:
         Raises:
             InputError: the arrays or the text are not of that kind, or all are ``None``.
         """
-        loaded, started = self._current(), time.perf_counter()
+        classes, started = self._answering(), time.perf_counter()
         sample = self.preprocess.sample(
             audio, frames, sample_rate_hz=sample_rate_hz, motion=motion, motion_rate_hz=motion_rate_hz, text=text
         )
         item = self.preprocess(sample)
         preprocess_ms = 1e3 * (time.perf_counter() - started)
-        return _answer(loaded, [item], preprocess_ms=preprocess_ms)[0]
+        return _answer(classes, [item], preprocess_ms=preprocess_ms)[0]
 
     def predict_batch(self, samples: Sequence[Sample]) -> list[Prediction]:
         """Classify several samples with one pack; up to 16 of one length share a pass, and none sees another's padding.
@@ -196,7 +224,7 @@ class Runtime:
         Raises:
             InputError: a sample cannot be used; the message names its source.
         """
-        loaded, started = self._current(), time.perf_counter()
+        classes, started = self._answering(), time.perf_counter()
         items = [self.preprocess(self._checked(sample)) for sample in samples]
         preprocess_ms = 1e3 * (time.perf_counter() - started) / max(1, len(items))
         groups: dict[str, list[int]] = {}
@@ -205,9 +233,81 @@ class Runtime:
         answers: dict[int, Prediction] = {}
         for group in groups.values():
             for members in (group[i : i + MAX_BATCH] for i in range(0, len(group), MAX_BATCH)):
-                passed = _answer(loaded, [items[i] for i in members], preprocess_ms=preprocess_ms)
+                passed = _answer(classes, [items[i] for i in members], preprocess_ms=preprocess_ms)
                 answers |= zip(members, passed, strict=True)
         return [answers[number] for number in range(len(items))]
+
+    def embed(self, samples: Sequence[Sample], modality: str) -> NDArray[np.float32]:
+        """Samples in the shared space of the pack in use.
+
+        Args:
+            samples: each holds what ``modality`` rides on: text, frames (image, video), audio (sound, speech), motion.
+            modality: how to take them.
+
+        Returns:
+            Unit vectors ``(n, D)``, the same D for every modality: their dot products are cosines.
+
+        Raises:
+            InputError: the pack has no shared space or does not know the modality, or a sample lacks it or cannot be
+                used.
+        """
+        return self._space().embed([self._checked(sample) for sample in samples], modality)
+
+    def retrieve(
+        self,
+        query: str | Path | Sample,
+        k: int = 5,
+        *,
+        modality: str | None = None,
+        read_as: str | None = None,
+        index: Path | str | None = None,
+    ) -> list[Hit]:
+        """The indexed files nearest to a query of any modality, best first (``mmcl-edge index build`` makes the index).
+
+        Args:
+            query: words, the path of a file, or a sample.
+            k: how many, at most.
+            modality: of what is looked for; ``None`` takes all.
+            read_as: what the query is, where its kind leaves that open: a recording is taken as a sound, unless
+                ``speech`` is said.
+            index: folder of the index; ``None`` takes that of the workspace.
+
+        Raises:
+            InputError: the pack has no shared space, does not know a modality, or the query cannot be used.
+            VectorIndexError: the index is missing, broken, or was made with another pack.
+        """
+        loaded, space = self._current(), self._space()
+        origin = Origin(loaded.pack.digest, loaded.pack.manifest.version, self.bundle.family)
+        folder = home() / INDEX_FOLDER if index is None else Path(index)
+        found = self._index = OpenIndex.read(folder, origin, self._index)
+        asked = self._checked(query) if isinstance(query, Sample) else query
+        return retrieve(space, found, asked, k, modality=modality, read_as=read_as)
+
+    def check_space(self) -> None:
+        """Refuse what needs a shared space, before any work is done for it.
+
+        Raises:
+            InputError: the pack in use has none.
+        """
+        self._space()
+
+    def _space(self) -> SharedSpace:
+        space = self._current().space
+        if space is None:
+            raise InputError(
+                "Expected a pack with a shared space of modalities, but the one in use has none; teach it one with "
+                f"{TEACH.format('image')}."
+            )
+        return space
+
+    def _answering(self) -> _Classes:
+        classes = self._current().classes
+        if classes is None:
+            raise InputError(
+                "Expected a pack that knows classes, but the one in use holds a shared space alone; teach it some with "
+                "'mmcl-edge adapt --task NAME', or ask it with embed or retrieve."
+            )
+        return classes
 
     def _checked(self, sample: Sample) -> Sample:
         try:
@@ -228,17 +328,17 @@ class Runtime:
         return loaded
 
 
-def _answer(loaded: _Loaded, items: Sequence[Item], *, preprocess_ms: float) -> list[Prediction]:
+def _answer(classes: _Classes, items: Sequence[Item], *, preprocess_ms: float) -> list[Prediction]:
     """One pass over items of one shape."""
     started = time.perf_counter()
     with torch.inference_mode():
-        if len(items) == 1 and loaded.bound.takes(items[0]):
-            raw = loaded.bound(items[0])
+        if len(items) == 1 and classes.bound.takes(items[0]):
+            raw = classes.bound(items[0])
         else:
-            raw = RawAnswer.of(loaded.model(_batch(loaded.model, items, loaded.device)))
+            raw = RawAnswer.of(classes.model(_batch(classes.model, items, classes.device)))
     encode_ms = 1e3 * (time.perf_counter() - started)
     latency = {"preprocess": preprocess_ms, "encode": encode_ms, "total": preprocess_ms + encode_ms}
-    return loaded.voice.word(raw, latency)
+    return classes.voice.word(raw, latency)
 
 
 def _batch(model: Model | AnalyticModel, items: Sequence[Item], device: torch.device) -> Any:

@@ -17,7 +17,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,21 +52,6 @@ class Report:
     unchanged: int = 0
     removed: int = 0
     skipped: list[tuple[str, str]] = field(default_factory=list)
-
-
-def embedder_of(runtime: Any) -> Embedder:
-    """The runtime, if the pack in use has a shared space.
-
-    Raises:
-        InputError: it has none.
-    """
-    if not callable(getattr(runtime, "embed", None)):
-        raise InputError(
-            "Expected a pack with a shared space of modalities, but the one in use has none; teach it one with "
-            "'mmcl-edge adapt --modality image --mediator text --data DIR'."
-        )
-    embedder: Embedder = runtime
-    return embedder
 
 
 def update_index(

@@ -71,8 +71,16 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """An answer of a search: ``score`` is the cosine, 1 for the same direction."""
+    """An answer of a search.
+
+    Attributes:
+        source: as in the index.
+        modality: of the item.
+        score: the cosine: 1 for the same direction, 0 for no relation.
+        path: of the file, where the search was in an index on disk.
+    """
 
     source: str
     modality: str
     score: float
+    path: str = ""

@@ -55,6 +55,9 @@ _FOLDERS = ("bundles", "packs", "tasks", "replay", "features", "trust", "runs")
 ENGINES_NAME = "engines"
 """Folder of the workspace where TensorRT's engines are kept."""
 
+INDEX_FOLDER = "index"
+"""Folder of the workspace where the index of its files is kept."""
+
 
 def home() -> Path:
     """Where the workspace is: ``MMCL_EDGE_HOME``, or ``mmcl-edge`` in the user's data folder."""

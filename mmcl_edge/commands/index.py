@@ -18,11 +18,8 @@ from mmcl_edge.errors import InputError
 if TYPE_CHECKING:
     from mmcl_edge.runtime.engine import Runtime
     from mmcl_edge.runtime.index_items import Origin
-    from mmcl_edge.types import Sample
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
-FOLDER_NAME = "index"
-"""Of the index in the workspace."""
 MAX_LISTED = 5
 """Skipped files that are named; all are counted."""
 
@@ -88,7 +85,7 @@ def build(
       mmcl-edge index build photos sounds --root . --out ./index --json
     """  # noqa: D301
     from mmcl_edge.commands.predict import open_runtime
-    from mmcl_edge.runtime.index_build import embedder_of, update_index
+    from mmcl_edge.runtime.index_build import update_index
     from mmcl_edge.runtime.index_files import write_index
     from mmcl_edge.runtime.index_graph import APPROXIMATE_FROM
     from mmcl_edge.runtime.index_sources import find_files
@@ -97,7 +94,7 @@ def build(
     place = _folder(folder)
     _check_paths(paths)
     with open_runtime(pack, bundle, provider, threads) as runtime:
-        embedder = embedder_of(runtime)
+        runtime.check_space()
         place.mkdir(parents=True, exist_ok=True)
         with workspace_lock(place), progress("Indexing", quiet=as_json) as report:
             index, start, anew = _open_or_new(place, _origin(runtime), paths, root)
@@ -106,7 +103,7 @@ def build(
                 done = update_index(
                     index,
                     found,
-                    embedder,
+                    runtime,
                     modality=modality,
                     on_progress=report,
                     save=lambda part: write_index(part, place, start),
@@ -168,26 +165,21 @@ def query(
       mmcl-edge index query question.wav --as speech --modality image -k 3
       mmcl-edge index query photo.jpg --index ./index --json
     """  # noqa: D301
-    import numpy as np
-
     from mmcl_edge.commands.predict import open_runtime
-    from mmcl_edge.runtime.index_build import embedder_of
-    from mmcl_edge.runtime.index_files import read_document, read_index, root_of
+    from mmcl_edge.runtime.index_files import read_document
+    from mmcl_edge.runtime.retrieving import read_query
 
     place = _folder(folder)
-    sample, asked_as = _query(query, read_as)
+    sample, asked_as = read_query(_query(query, read_as), read_as)
     document = read_document(place)
     with open_runtime(pack, bundle, provider, threads) as runtime:
-        embedder = embedder_of(runtime)
-        index = read_index(place, _origin(runtime))
-        hits = index.search(np.asarray(embedder.embed([sample], asked_as))[0], k, modality=modality)
-    root = root_of(place, document)
+        hits = runtime.retrieve(sample, k, modality=modality, read_as=asked_as, index=place)
     result = {
-        "query": sample.source,
+        "query": click.format_filename(query),
         "as": asked_as,
         "modality": modality,
-        "items": len(index),
-        "hits": [{**asdict(hit), "path": click.format_filename(root / hit.source)} for hit in hits],
+        "items": sum(len(shelf.items) for shelf in document.shelves),
+        "hits": [{**asdict(hit), "path": click.format_filename(hit.path)} for hit in hits],
     }
     emit(result, as_json, _query_text)
 
@@ -228,9 +220,9 @@ def info(folder: Path | None, as_json: bool) -> None:
 
 
 def _folder(folder: Path | None) -> Path:
-    from mmcl_edge.runtime.workspace import Workspace
+    from mmcl_edge.runtime.workspace import INDEX_FOLDER, Workspace
 
-    return (Workspace().open().root / FOLDER_NAME) if folder is None else folder.expanduser().absolute()
+    return (Workspace().open().root / INDEX_FOLDER) if folder is None else folder.expanduser().absolute()
 
 
 def _check_paths(paths: tuple[Path, ...]) -> None:
@@ -273,27 +265,16 @@ def _open_or_new(place: Path, origin: Origin, paths: tuple[Path, ...], root: Pat
     return VectorIndex(origin), wanted or common_root(paths), True
 
 
-def _query(query: str, read_as: str | None) -> tuple[Sample, str]:
-    """The query as a sample, and its modality: a file that is there, or words."""
+def _query(query: str, read_as: str | None) -> str | Path:
+    """The path of a file that is there, or words."""
     from mmcl_edge.data.items import kind_of
-    from mmcl_edge.data.pair_folder import decode_file
-    from mmcl_edge.runtime.index_sources import fits, modality_of
-    from mmcl_edge.types import Sample
 
     path = Path(query)
     if os.path.isfile(query):  # and not path.is_file(): words may be too long to be a path
-        modality = read_as or modality_of(path)
-        if modality is None or not fits(path, modality):
-            raise InputError(
-                f"Expected a file of {read_as or 'text, image, video or sound'} to search with, but "
-                f"{click.format_filename(path)} is not one; name another, or say what it is with --as."
-            )
-        return decode_file(path, modality), modality
+        return path
     if read_as not in (None, "text") or kind_of(path) is not None:
         raise InputError(f"Expected a file at {click.format_filename(path)}, but there is none; check the path.")
-    if not query.strip():
-        raise InputError("Expected a file or words to search with, but the query is empty; say what to look for.")
-    return Sample(None, None, source="the query", text=query.strip()), "text"
+    return query
 
 
 def _build_text(result: Mapping[str, Any]) -> str:

@@ -7,11 +7,13 @@ by the acceptance rule; 130 interrupted.
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 import click
 
@@ -19,6 +21,9 @@ from mmcl_edge.errors import MmclEdgeError, StorageError
 
 JSON_KEY = "mmcl_edge.json"
 """Set in ``ctx.meta`` by ``console.json_option``: errors are then JSON on stdout too."""
+
+LINE_KEY = "mmcl_edge.line"
+"""In ``ctx.meta``, whether ``--json`` stands on the line: all that is known where the line cannot be understood."""
 
 INTERRUPTED = 130
 
@@ -36,6 +41,7 @@ COMMANDS = {
     "export": Entry("mmcl_edge.commands.export", "Cut two backbones into ONNX segments: make a bundle (workstation)."),
     "adapt": Entry("mmcl_edge.commands.adapt", "Learn new classes on this device, without forgetting the old ones."),
     "predict": Entry("mmcl_edge.commands.predict", "Say what files sound and look like."),
+    "index": Entry("mmcl_edge.commands.index", "Find files by what they show, sound like or say."),
     "calibrate": Entry(
         "mmcl_edge.commands.calibrate", "Make the pack say how sure it is, or the bundle int8, from calibration data."
     ),
@@ -85,10 +91,19 @@ class LazyGroup(click.Group):
 class MainGroup(LazyGroup):
     """The group of all commands: the one place that turns errors into exit codes."""
 
+    def make_context(self, info_name: str | None, args: list[str], *rest: Any, **extra: Any) -> click.Context:
+        """Understand the line, as far as it is not a command's."""
+        as_json = "--json" in itertools.takewhile(lambda word: word != "--", args)
+        with _usage_errors(as_json=as_json):
+            ctx = super().make_context(info_name, args, *rest, **extra)
+        ctx.meta[LINE_KEY] = as_json
+        return ctx
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; known errors become a sentence and an exit code."""
         try:
-            return super().invoke(ctx)
+            with _usage_errors(as_json=bool(ctx.meta.get(LINE_KEY))):
+                return super().invoke(ctx)
         except MmclEdgeError as error:
             _report(error, as_json=bool(ctx.meta.get(JSON_KEY)))
             ctx.exit(error.exit_code)
@@ -103,10 +118,37 @@ class MainGroup(LazyGroup):
             ctx.exit(INTERRUPTED)
 
 
+class _JsonUsageError(click.ClickException):
+    """A line that cannot be understood, told as other errors are with ``--json``."""
+
+    def __init__(self, error: click.ClickException) -> None:
+        ctx = error.ctx if isinstance(error, click.UsageError) else None
+        advice = "" if ctx is None else f" Try '{ctx.command_path} --help'."
+        super().__init__(error.format_message() + advice)
+        self.exit_code = error.exit_code
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        click.echo(_json(click.UsageError.__name__, self.message, self.exit_code), file=file)
+
+
+@contextmanager
+def _usage_errors(*, as_json: bool) -> Iterator[None]:
+    try:
+        yield
+    except click.ClickException as error:
+        if as_json and not isinstance(error, _JsonUsageError):
+            raise _JsonUsageError(error) from error
+        raise
+
+
+def _json(kind: str, message: str, exit_code: int) -> str:
+    body = {"type": kind, "message": message, "exit_code": exit_code}
+    return json.dumps({"error": body}, ensure_ascii=False)
+
+
 def _report(error: MmclEdgeError, *, as_json: bool) -> None:
     if as_json:
-        body = {"type": type(error).__name__, "message": str(error), "exit_code": error.exit_code}
-        click.echo(json.dumps({"error": body}, ensure_ascii=False))
+        click.echo(_json(type(error).__name__, str(error), error.exit_code))
     else:
         click.echo(f"Error: {error}", err=True)
     logging.getLogger(__name__).debug("traceback", exc_info=error)

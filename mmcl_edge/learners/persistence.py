@@ -11,22 +11,26 @@ from mmcl_edge.config import MethodConfig
 from mmcl_edge.errors import PackError
 from mmcl_edge.learners.analytic.addends import Addend, stored
 from mmcl_edge.learners.analytic.model import AnalyticModel
+from mmcl_edge.learners.comet.storage import StoredSpace
 from mmcl_edge.learners.confidence import Calibrated
 from mmcl_edge.learners.familiarity import Familiarity
 from mmcl_edge.packs import Expert, Pack, PackContents, child_of, next_version
 from mmcl_edge.packs.confidence import PREFIX
+from mmcl_edge.packs.tensors import SPACE_PREFIX
 from mmcl_edge.types import Backbone
 
 CALIBRATE = "calibrate"
 """Method of a parent whose model is the child's, calibrated anew."""
 
 
-def predictor_from_pack(pack: Pack, backbones: Mapping[str, Backbone]) -> Model | AnalyticModel:
-    """What predicts with a pack, whichever learner made it.
+def predictor_from_pack(pack: Pack, backbones: Mapping[str, Backbone]) -> Model | AnalyticModel | None:
+    """What predicts with a pack, whichever learner made it; ``None`` where it has no classes.
 
     Raises:
         PackError: its tensors do not fit its configuration or the backbones.
     """
+    if pack.config.learner == "none":
+        return None
     return AnalyticModel(pack, backbones) if pack.config.learner == "analytic" else model_from_pack(pack, backbones)
 
 
@@ -50,13 +54,14 @@ def model_from_pack(pack: Pack, backbones: Mapping[str, Backbone]) -> Model:
                 f"The pack has an expert for block {expert.block}, but the bundle has {len(experts)} blocks."
             )
         experts[expert.block].append(ExpertInfo(expert.id, expert.frozen, expert.owner))
-    tensors = {name: value for name, value in pack.tensors().items() if not name.startswith(PREFIX)}
+    others = (PREFIX, SPACE_PREFIX)
+    tensors = {name: value for name, value in pack.tensors().items() if not name.startswith(others)}
     load_tensors(model, tensors, experts)
     return model
 
 
 def contents_of(
-    learned: Model | Sequence[Addend],
+    learned: Model | Sequence[Addend] | None,
     config: MethodConfig,
     *,
     bundle_digest: str,
@@ -66,16 +71,34 @@ def contents_of(
     experiences: Sequence[str],
     evaluation: Mapping[str, Any],
     calibrated: Calibrated | None = None,
+    space: StoredSpace | None = None,
 ) -> PackContents:
-    """What ``write_pack`` needs to store a model or sums; the other arguments are the fields of ``PackContents``."""
+    """What ``write_pack`` needs to store what was learned; the other arguments are the fields of ``PackContents``.
+
+    Args:
+        learned: what answers over classes: a model, sums, or nothing.
+        config: of its learner; ``space`` brings its own.
+        bundle_digest: that all of it belongs to.
+        labels: class names.
+        parents: packs it was learned from.
+        sample_counts: by class.
+        experiences: names of what was learned.
+        evaluation: figures.
+        calibrated: how reliable the answers are.
+        space: the shared space, if there is one.
+    """
     module: dict[str, Any]
     if isinstance(learned, Model):
         tensors, module, experts = model_tensors(learned), {}, _experts(learned)
-    else:
+    elif learned is not None:
         (tensors, module), experts = stored(learned), ()
+    else:
+        tensors, module, experts = {}, {}, ()
+    if space is not None:
+        tensors, module = tensors | space.tensors_in_pack(), module | space.module()
     return PackContents(
         tensors=tensors | (calibrated.tensors() if calibrated else {}),
-        config=config,
+        config=config.model_copy(update={"space": None if space is None else space.config}),
         bundle_digest=bundle_digest,
         labels=tuple(labels),
         experts=experts,

@@ -30,7 +30,7 @@ from mmcl_edge.packs.manifest import (
     Parent,
     validation_sentence,
 )
-from mmcl_edge.packs.precision import check_forms, restored
+from mmcl_edge.packs.precision import check_forms, plain_name, restored
 from mmcl_edge.packs.tensors import TensorEntry, check_tensors
 
 if TYPE_CHECKING:
@@ -60,6 +60,11 @@ class Pack:
     module: Mapping[str, Any]
     evaluation: Mapping[str, Any]
     entries: Mapping[str, TensorEntry]
+
+    @property
+    def plain_names(self) -> frozenset[str]:
+        """Names of the tensors, whatever form they are stored in."""
+        return frozenset(map(plain_name, self.entries))
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """The tensors by name, in their own memory (the file is never mapped); reduced ones as float32 again.

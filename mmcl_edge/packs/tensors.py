@@ -37,6 +37,8 @@ MAX_SUM = 1e15
 
 SUMS_PREFIX = "analytic."
 """Names of tensors that are sums of the analytic learner begin so; they stay exact."""
+SPACE_PREFIX = "space."
+"""Names of tensors that are parts of a shared space begin so."""
 _SUMS = (SUMS_PREFIX, "confidence.")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,255}")
 _ADVICE = "fetch the pack again"

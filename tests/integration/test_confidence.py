@@ -178,7 +178,7 @@ def test_predict_shows_what_is_unknown(workspace: Workspace, monkeypatch: pytest
 
     def load(self: Runtime, path: Path) -> str:
         digest = real(self, path)
-        object.__setattr__(self._loaded.voice, "confidence", doubtful)
+        object.__setattr__(self._loaded.classes.voice, "confidence", doubtful)
         return digest
 
     monkeypatch.setattr(Runtime, "load_pack", load)

@@ -72,7 +72,7 @@ def test_predict_graphs_serve_every_set_of_three_as_the_segments_do(tmp_path: Pa
     with Runtime.open(bundle, make_pack(tmp_path, bundle, method=config), "cpu", 1) as runtime:
         for names in (chosen for size in (1, 2, 3) for chosen in combinations(("audio", "frames", "motion"), size)):
             given = part(samples()[1], names)  # its motion is short, so that tokens are masked
-            assert runtime._current().bound.takes(runtime.preprocess(given))
+            assert runtime._current().classes.bound.takes(runtime.preprocess(given))
             alone = runtime.predict(given.audio, given.frames, motion=given.motion)
             assert all(close(alone, one) for one in runtime.predict_batch([given, given]))
 

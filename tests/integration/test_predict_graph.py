@@ -93,7 +93,7 @@ def test_a_provider_that_falls_back_answers_on_the_host(tiny: TinyBundle, tmp_pa
 def test_closing_lets_go_of_every_session(tiny: TinyBundle, tmp_path: Path):
     runtime = opened(tiny(), tmp_path, served("inline"))
     runtime.predict(sound(), picture())
-    fullest = runtime._current().bound.fullest
+    fullest = runtime._current().classes.bound.fullest
     assert fullest is not None
     session = weakref.ref(fullest.session)
     del fullest

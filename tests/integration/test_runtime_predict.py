@@ -188,4 +188,4 @@ def test_a_closed_runtime_answers_no_more(tiny: TinyBundle, packs):
 def test_predicting_leaves_no_trace_of_gradients(runtime: Runtime):
     with torch.enable_grad():
         runtime.predict(WAVE, PICTURE)
-    assert [p for p in runtime._current().model.parameters() if p.grad is not None] == []
+    assert [p for p in runtime._current().classes.model.parameters() if p.grad is not None] == []

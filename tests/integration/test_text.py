@@ -107,7 +107,7 @@ def test_predict_graphs_serve_every_set_of_three_as_the_segments_do(tmp_path: Pa
     with Runtime.open(bundle, make_pack(tmp_path, bundle, method=config), "cpu", 1) as runtime:
         for chosen in (one for size in (1, 2, 3) for one in combinations(names, size)):
             given = replace(samples()[1], **{name: None for name in names if name not in chosen})
-            assert runtime._current().bound.takes(runtime.preprocess(given))
+            assert runtime._current().classes.bound.takes(runtime.preprocess(given))
             assert all(close(ask(runtime, given), one) for one in runtime.predict_batch([given, given]))
 
 

@@ -14,7 +14,10 @@ from click.testing import CliRunner, Result
 from mmcl_edge.commands import main as table
 from mmcl_edge.commands import predict
 from mmcl_edge.commands.main import Entry, cli
+from mmcl_edge.runtime.index_items import Origin
+from mmcl_edge.runtime.retrieving import OpenIndex, retrieve
 from mmcl_edge.runtime.workspace import HOME_VARIABLE, Workspace
+from mmcl_edge.types import Sample
 from tests.builders import snapshot
 from tests.unit.test_index_build import Histograms, make
 
@@ -26,6 +29,17 @@ class FakeRuntime(Histograms):
         super().__init__(refuses=refuses)
         self.pack = SimpleNamespace(digest=pack * 64, manifest=SimpleNamespace(version=version))
         self.bundle = SimpleNamespace(family=bundle * 64)
+
+    def check_space(self) -> None:
+        """It has one."""
+
+    def modality_of(self, sample: Sample) -> str:
+        raise AssertionError("nobody asks with samples here")
+
+    def retrieve(self, query, k, *, modality, read_as, index):
+        origin = Origin(self.pack.digest, self.pack.manifest.version, self.bundle.family)
+        found = OpenIndex.read(index, origin, None)
+        return retrieve(self, found, query, k, modality=modality, read_as=read_as)
 
     def __enter__(self):
         return self
@@ -164,7 +178,7 @@ REFUSED = {
     "words as speech": (["query", "A dog.", "--as", "speech"], "Expected a file at A dog."),
     "no words": (["query", "  "], "the query is empty"),
     "a picture as speech": (["query", "files/a.png", "--as", "speech"], "a file of speech to search with"),
-    "a table": (["query", "files/table.csv"], "say what it is with --as"),
+    "a table": (["query", "files/table.csv"], "say what it is (read_as, --as)"),
     "no index to tell of": (["info"], "there is none"),
 }
 
@@ -186,22 +200,6 @@ def test_other_roots_are_refused(runtime: FakeRuntime, tmp_path: Path):
     assert "leave it out" in run("build", one, "--root", tmp_path).stderr
     both = answer("build", one, other, "--root", tmp_path, "--out", tmp_path / "index")
     assert (both["items"], both["root"]) == (8, str(tmp_path))
-
-
-def test_a_pack_without_a_shared_space_is_told(runtime: FakeRuntime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    root = make(tmp_path / "files")
-    answer("build", root)
-
-    class Plain:
-        pack, bundle = runtime.pack, runtime.bundle
-        __enter__ = lambda self: self  # noqa: E731
-        __exit__ = lambda self, *error: None  # noqa: E731
-
-    use(monkeypatch, Plain())
-    for arguments in (["build", root], ["query", "A dog."]):
-        result = run(*arguments)
-        assert result.exit_code == 2
-        assert "Expected a pack with a shared space" in result.stderr
 
 
 def test_another_process_at_work_is_told(runtime: FakeRuntime, tmp_path: Path):

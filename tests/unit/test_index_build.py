@@ -11,7 +11,7 @@ import pytest
 
 from mmcl_edge.errors import InputError
 from mmcl_edge.runtime.index import VectorIndex
-from mmcl_edge.runtime.index_build import Report, embedder_of, update_index
+from mmcl_edge.runtime.index_build import Report, update_index
 from mmcl_edge.runtime.index_items import Origin
 from mmcl_edge.runtime.index_sources import common_root, find_files
 from mmcl_edge.types import Sample
@@ -170,9 +170,3 @@ def test_files_are_found_below_a_root_alone(tmp_path: Path):
         find_files([root], root, "smell")
     assert common_root([root / "more", root / "a.png"]) == root
     assert common_root([root / "more/b.png"]) == root / "more"
-
-
-def test_a_runtime_without_a_shared_space_says_how_to_get_one():
-    with pytest.raises(InputError, match="adapt --modality"):
-        embedder_of(object())
-    assert embedder_of(embedder := Histograms()) is embedder

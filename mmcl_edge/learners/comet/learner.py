@@ -129,6 +129,15 @@ class CometLearner:
         groups = torch.tensor([found.groups[row] for row in rows])
         return Pairs(found.modality, found.mediator, own[rows], text, groups)
 
+    def feature_dim(self, modality: str) -> int:
+        """Width of the features that a modality's branch takes from this bundle.
+
+        Raises:
+            InputError: the bundle has no backbone for it.
+        """
+        anchor = modality in self.mediators and self.config.mediator_features == "output"
+        return self.read.width(modality, output=anchor)
+
     def features(self, samples: Sequence[Sample], modality: str) -> Tensor:
         """Frozen features ``(n, d)`` as the modality's branch takes them."""
         return self._features(samples, modality, anchor=modality in self.mediators)

@@ -105,6 +105,11 @@ class FeatureReader:
         encoder = MomentEncoder(self.backbones)
         return PreparedSamples(samples, preprocess=self.preprocess, encoder=encoder, cache=self.cache)
 
+    def width(self, modality: str, *, output: bool) -> int:
+        """Of the moments of every block, or of ``output`` alone. Raises: see ``check``."""
+        carrier = self.check(modality)
+        return self.backbones[carrier].output_features.dim if output else self.encoders[carrier].pooled_dims[carrier]
+
     def output(self, h: Tensor, modality: str) -> Tensor:
         """Of moments ``(n, d)``, those of the output's mean alone: what a text backbone was trained to say."""
         width = self.backbones[carrier_of(modality)].output_features.dim
