@@ -118,14 +118,12 @@ class MainGroup(LazyGroup):
             ctx.exit(INTERRUPTED)
 
 
-class _JsonUsageError(click.ClickException):
+class _JsonUsageError(click.UsageError):
     """A line that cannot be understood, told as other errors are with ``--json``."""
 
-    def __init__(self, error: click.ClickException) -> None:
-        ctx = error.ctx if isinstance(error, click.UsageError) else None
-        advice = "" if ctx is None else f" Try '{ctx.command_path} --help'."
-        super().__init__(error.format_message() + advice)
-        self.exit_code = error.exit_code
+    def __init__(self, error: click.UsageError) -> None:
+        advice = "" if error.ctx is None else f" Try '{error.ctx.command_path} --help'."
+        super().__init__(error.format_message() + advice, error.ctx)
 
     def show(self, file: IO[Any] | None = None) -> None:
         click.echo(_json(click.UsageError.__name__, self.message, self.exit_code), file=file)
@@ -135,7 +133,7 @@ class _JsonUsageError(click.ClickException):
 def _usage_errors(*, as_json: bool) -> Iterator[None]:
     try:
         yield
-    except click.ClickException as error:
+    except click.UsageError as error:
         if as_json and not isinstance(error, _JsonUsageError):
             raise _JsonUsageError(error) from error
         raise

@@ -93,6 +93,33 @@ def test_wrong_usage_exits_with_two(arguments):
     assert "Error: No such" in result.stderr
 
 
+USAGE_WITH_JSON = {
+    "unknown command": (["nope", "--json"], "nope"),
+    "unknown option": (["--nope", "pack", "list", "--json"], "--nope"),
+    "unknown option of a command": (["pack", "list", "--json", "--nope"], "pack list --help"),
+    "--json comes last": (["pack", "list", "--nope", "--json"], "--nope"),
+    "missing argument": (["pack", "use", "--json"], "Missing argument 'PACK'"),
+    "bad choice": (["export", "--json", "--vjp", "nope"], "nope"),
+    "bad number": (["pack", "use", "abc", "--threshold", "many", "--json"], "many"),
+    "ours": (["export", "--fuse", "--json"], "--fuse needs --out"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "said"), USAGE_WITH_JSON.values(), ids=USAGE_WITH_JSON)
+def test_wrong_usage_is_json_where_asked(arguments, said):
+    result = CliRunner().invoke(cli, arguments)
+    error = json.loads(result.stdout)["error"]
+    assert said in error.pop("message")
+    assert error == {"type": "UsageError", "exit_code": 2}
+    assert (result.exit_code, result.stderr) == (2, "")
+
+
+def test_wrong_usage_is_a_sentence_where_json_is_no_option():
+    result = CliRunner().invoke(cli, ["pack", "list", "--nope", "--", "--json"])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "Error: No such option" in result.stderr
+
+
 def test_help_lists_every_command():
     result = CliRunner().invoke(cli, ["--help"])
     assert result.exit_code == 0
