@@ -69,7 +69,10 @@ class CodeGaussians:
         return mean, (second - mean.square()).clamp_min(0)
 
     def moved(self, where: Tensor, codes: int) -> CodeGaussians:
-        """The same after codes were joined: row i is now ``where[i]`` of ``codes`` (mixtures become one Gaussian)."""
+        """The same after codes were joined: row i is now ``where[i]`` of ``codes``.
+
+        Mixtures become one Gaussian; codes that no row goes to are told by the pool.
+        """
         where = where[: len(self.counts)]
         counts = torch.zeros(codes).index_add_(0, where, self.counts)
         weight = self.counts.clamp_min(torch.finfo(torch.float32).eps)
@@ -77,7 +80,10 @@ class CodeGaussians:
         zeros = torch.zeros(codes, self.means.shape[1])
         means = zeros.index_add(0, where, self.means * weight[:, None]) / total
         second = zeros.index_add(0, where, (self.variances + self.means.square()) * weight[:, None]) / total
-        return CodeGaussians(counts, means, (second - means.square()).clamp_min(0))
+        variances = (second - means.square()).clamp_min(0)
+        mean, variance = self._pool()
+        came = (where.bincount(minlength=codes) > 0)[:, None]
+        return CodeGaussians(counts, torch.where(came, means, mean), torch.where(came, variances, variance))
 
     def tensors(self) -> dict[str, Tensor]:
         """What persists."""

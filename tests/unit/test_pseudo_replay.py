@@ -51,6 +51,14 @@ def test_joined_codes_have_the_mean_and_variance_of_both():
     torch.testing.assert_close(moved.variances[0], whole.variances[0], rtol=1e-4, atol=1e-4)
 
 
+def test_codes_that_came_in_the_stage_that_ends_are_told_by_the_pool():
+    vectors = torch.cat([VECTORS, VECTORS + 1])
+    moved = CodeGaussians.fitted(vectors, torch.tensor([0, 0, 1, 0, 0, 1]), 2).moved(torch.tensor([0, 1, 2, 3]), 4)
+    assert moved.counts.tolist() == [4, 2, 0, 0]
+    torch.testing.assert_close(moved.means[3], vectors.mean(dim=0))
+    torch.testing.assert_close(moved.variances[3], vectors.var(dim=0, correction=0), rtol=1e-4, atol=1e-4)
+
+
 def test_what_it_takes_is_two_vectors_and_a_count_for_each_code():
     fitted = CodeGaussians.fitted(torch.randn(50, 8, generator=generator()), torch.arange(50) % 10, 10)
     assert fitted.size_bytes == 4 * 10 * (2 * 8 + 1)
