@@ -14,8 +14,8 @@ from mmcl_edge.data.crossmodal import pair_set
 from mmcl_edge.learners.comet.reading import PairExperience
 from mmcl_edge.learners.features import FeatureCache
 from mmcl_edge.learners.host import Host
-from mmcl_edge.types import FeatureSpec, PoolSpec, Sample
-from tests.fakes import backbones
+from mmcl_edge.types import Sample
+from tests.fakes import TokenBackbone, backbones
 from tests.fakes import preprocess as preprocess_media
 
 NOUNS, ADJECTIVES = ("ant", "bee", "cow", "dog", "eel", "fox"), ("red", "green", "blue", "grey", "white")
@@ -24,31 +24,18 @@ THINGS = tuple(f"{adjective} {noun}" for adjective in ADJECTIVES for noun in NOU
 """Captions. What is seen and what is heard follows from both words."""
 
 
-class WordBackbone:
-    """Text: a vector a word, then frozen two-layer perceptrons."""
+class WordBackbone(TokenBackbone):
+    """Text: a vector a word takes the place of a token of sound; the rest is the same."""
 
-    def __init__(self, dim: int = 10, depth: int = 3) -> None:
+    def __init__(self, dim: int = 10) -> None:
+        super().__init__(dim, seed=3)
         with torch.random.fork_rng():
             torch.manual_seed(3)
             self._words = nn.Embedding(len(WORDS), dim).requires_grad_(False)
-            self._blocks = [nn.Sequential(nn.Linear(dim, dim), nn.Tanh()).requires_grad_(False) for _ in range(depth)]
         self.modality = "text"
-        self.features = tuple(FeatureSpec(kind="tokens", dim=dim) for _ in range(depth + 1))
-        self.output_features = self.features[-1]
-        self.pool = PoolSpec()
-
-    @property
-    def depth(self) -> int:
-        return len(self._blocks)
 
     def stem(self, x: Tensor) -> Tensor:
         return self._words(x)
-
-    def segment(self, index: int, x: Tensor) -> Tensor:
-        return x + 0.2 * self._blocks[index](x)
-
-    def output(self, x: Tensor) -> Tensor:
-        return x
 
 
 def preprocess(sample: Sample) -> Item:
