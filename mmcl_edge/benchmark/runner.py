@@ -102,7 +102,7 @@ def _spec(suite: Suite, stream: StreamSpec, learner: str, seed: int, bundle_dige
         "method": stream.method(chosen.config(suite.method)).model_dump(mode="json"),
         "stream": stream.model_dump(mode="json", exclude={"name", "seeds", "learners"}),
         "seed": seed,
-        "version": _version("mmcl-edge"),
+        "version": version_of("mmcl-edge"),
     }
     return RunSpec(suite.name, stream, learner, seed, config)
 
@@ -198,7 +198,7 @@ def run_one(spec: RunSpec, where: Where) -> RunRecord:
         expert_use=use,
         routing_overlap=overlap,
         cost=_cost(learner, measured),
-        made_by=_made_by(where, started),
+        made_by=made_by(where.command, started),
     )
 
 
@@ -215,17 +215,19 @@ def _cost(learner: Learner, measured: Measured) -> Cost:
     )
 
 
-def _made_by(where: Where, started: float) -> dict[str, Any]:
+def made_by(command: str, started: float) -> dict[str, Any]:
+    """What made a record, for its reader: ``started`` in seconds since the epoch, ended now."""
     return {
-        "command": where.command,
-        "versions": {name: _version(name) for name in VERSIONS} | {"python": platform.python_version()},
+        "command": command,
+        "versions": {name: version_of(name) for name in VERSIONS} | {"python": platform.python_version()},
         "machine": {"cores": os.cpu_count(), "system": platform.system(), "processor": platform.machine()},
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         "seconds": round(time.time() - started, 1),
     }
 
 
-def _version(name: str) -> str:
+def version_of(name: str) -> str:
+    """The version of an installed package."""
     try:
         return version(name)
     except PackageNotFoundError:

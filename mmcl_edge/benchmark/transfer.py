@@ -50,7 +50,8 @@ def nearest_mean(train: ArrayLike, labels: Sequence[str], test: ArrayLike) -> li
     """
     known, told, asked = _checked(train, labels, test)
     names = sorted(set(told))
-    means = np.stack([_unit(known)[[label == name for label in told]].mean(axis=0) for name in names])
+    unit = _unit(known)
+    means = np.stack([unit[[label == name for label in told]].mean(axis=0) for name in names])
     return [names[best] for best in (_unit(asked) @ _unit(means).T).argmax(axis=1)]
 
 

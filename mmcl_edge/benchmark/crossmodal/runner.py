@@ -1,0 +1,163 @@
+"""Running the plan: frozen features once, then every run that has no record yet, side by side.
+
+A run is keyed by the digest of its configuration: bundle, task, learner with its whole ``CometConfig``, order, seed and
+version. One whose record lies in the folder is skipped, so what was interrupted goes on where it stopped. The files of
+the datasets and uncommitted code are not in the key: where either changed, use another folder.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from mmcl_edge.benchmark.crossmodal.measure import learn_and_measure
+from mmcl_edge.benchmark.crossmodal.plan import CrossmodalSpec
+from mmcl_edge.benchmark.crossmodal.records import CrossmodalRecord, write_run
+from mmcl_edge.benchmark.crossmodal.tasks import PairTask, read_task
+from mmcl_edge.benchmark.place import Where, place_of
+from mmcl_edge.benchmark.records import path_of, prepare_folder
+from mmcl_edge.benchmark.runner import made_by
+from mmcl_edge.benchmark.workers import finished, worker_pool
+from mmcl_edge.config import CometConfig, MethodConfig
+from mmcl_edge.errors import MmclEdgeError
+from mmcl_edge.learners.comet.catalogue import comet_entry
+from mmcl_edge.learners.comet.learner import CometLearner
+from mmcl_edge.learners.comet.reading import FeatureReader
+from mmcl_edge.learners.host import Host
+from mmcl_edge.types import TEXT
+
+logger = logging.getLogger(__name__)
+CHUNK = 100
+"""Samples whose features a worker takes at a time."""
+
+
+@dataclass
+class Outcome:
+    """What became of a plan: keys of runs by what happened, and sentences of those that failed."""
+
+    done: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+OnRun = Callable[[CrossmodalSpec, CrossmodalRecord | None, int, int], None]
+"""Called after each run with its record (``None``: it failed), how many are done, and how many there are."""
+
+
+def run_plan(
+    specs: Sequence[CrossmodalSpec],
+    where: Where,
+    *,
+    workers: int = 1,
+    on_run: OnRun = lambda spec, record, done, total: None,
+    on_features: Callable[[int, int], None] = lambda done, total: None,
+) -> Outcome:
+    """Make the record of every run that has none yet.
+
+    A run that fails with a known error leaves the others alone; its sentence is in the outcome.
+
+    Args:
+        specs: what to run.
+        where: folders.
+        workers: processes side by side.
+        on_run: see ``OnRun``.
+        on_features: how many samples have their frozen features, of how many.
+
+    Raises:
+        InputError: a dataset is not there.
+        StorageError: records cannot be written.
+    """
+    outcome, todo = Outcome(), []
+    prepare_folder(where.folder)
+    for spec in specs:
+        known = path_of(where.folder, spec.key).is_file()
+        outcome.skipped.append(spec.key) if known else todo.append(spec)
+    if not todo:
+        return outcome
+    jobs = [(*job, where) for job in feature_jobs(tuple(dict.fromkeys(spec.task for spec in todo)), where)]
+    with worker_pool(workers) as pool:
+        for number, _ in enumerate(finished(pool, fill, jobs, workers=workers), start=1):
+            on_features(number * CHUNK, len(jobs) * CHUNK)
+    for number, (spec, result) in enumerate(_results(todo, where, workers), start=1):
+        if isinstance(result, CrossmodalRecord):
+            write_run(where.folder, result)
+            outcome.done.append(spec.key)
+        else:
+            outcome.failed[spec.key] = f"{spec}: {result}"
+        on_run(spec, result if isinstance(result, CrossmodalRecord) else None, number, len(todo))
+    return outcome
+
+
+def _results(
+    specs: Sequence[CrossmodalSpec], where: Where, workers: int
+) -> Iterator[tuple[CrossmodalSpec, CrossmodalRecord | str]]:
+    with worker_pool(workers) as pool:
+        for (spec, _), result in finished(pool, attempt, [(spec, where) for spec in specs], workers=workers):
+            yield spec, result
+
+
+def attempt(spec: CrossmodalSpec, where: Where) -> CrossmodalRecord | str:
+    """One run: its record, or the sentence that says why there is none."""
+    try:
+        return run_one(spec, where)
+    except MmclEdgeError as error:
+        logger.debug("run failed", exc_info=error)
+        return str(error)
+
+
+def run_one(spec: CrossmodalSpec, where: Where) -> CrossmodalRecord:
+    """Learn the stages, and ask everything after each.
+
+    Raises:
+        InputError: the dataset is not there, or the bundle lacks a backbone.
+    """
+    started, task = time.time(), task_of(spec.task, where)
+    stages = learn_and_measure(learner_of(spec, where), task, spec.order)
+    return CrossmodalRecord(
+        key=spec.key,
+        task=spec.task,
+        learner=spec.learner,
+        order=spec.order,
+        seed=spec.seed,
+        config=spec.config,
+        test_counts={name: len(view) for name, view in task.test.items()},
+        stages=stages,
+        made_by=made_by(where.command, started),
+    )
+
+
+def learner_of(spec: CrossmodalSpec, where: Where) -> CometLearner:
+    """The learner of a run, new, on the features that all runs share."""
+    place = place_of(where)
+    host = Host(place.runtime.backbones, MethodConfig(), place.runtime.preprocess, spec.seed, place.features)
+    return comet_entry(spec.learner).make(host, CometConfig.model_validate(spec.config["comet"]))
+
+
+@lru_cache(maxsize=4)
+def task_of(name: str, where: Where) -> PairTask:
+    """The task, decoded once a process."""
+    return read_task(name, where.data)
+
+
+def feature_jobs(tasks: Sequence[str], where: Where) -> list[tuple[str, str, str, int]]:
+    """Task, split, modality and first sample of each chunk."""
+    return [
+        (name, split, modality, start)
+        for name in tasks
+        for split, views in (("train", task_of(name, where).train), ("test", task_of(name, where).test))
+        for modality, view in views.items()
+        for start in range(0, len(view), CHUNK)
+    ]
+
+
+def fill(task: str, split: str, modality: str, start: int, where: Where) -> None:
+    """Keep the features of one chunk, its captions' too."""
+    place, found = place_of(where), task_of(task, where)
+    view = (found.train if split == "train" else found.test)[modality]
+    read = FeatureReader(place.runtime.backbones, place.runtime.preprocess, place.features, batch_size=CHUNK)
+    samples = view.samples[start : start + CHUNK]
+    for one in dict.fromkeys((modality, TEXT)):
+        read(samples, one)
