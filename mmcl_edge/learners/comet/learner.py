@@ -126,7 +126,8 @@ class CometLearner:
         rows = [row for row, captions in enumerate(found.captions) for _ in captions or ("",)]
         told = [caption_sample(one) for said in found.captions for one in said] or found.samples
         text = self._features(told, found.mediator, anchor=anchor)
-        groups = torch.tensor([found.groups[row] for row in rows])
+        numbers = found.groups  # worked out once: it looks at every caption
+        groups = torch.tensor([numbers[row] for row in rows])
         return Pairs(found.modality, found.mediator, own[rows], text, groups)
 
     def feature_dim(self, modality: str) -> int:
