@@ -158,7 +158,7 @@ def same_samples(scratch: Path, bundle: Bundle, features: Path, devices: list[Pa
     train = [one for one in samples if (one.label, one.source) not in held]
     empty = new_workspace(scratch / "same", bundle, features)
     with_features = _Adaptation(empty, AdaptRequest("all", method=METHOD, adapt=HOW, threads=1), AdaptEvents())
-    runtime, cache = with_features.runtime, with_features._features()  # the cache that adapt has filled
+    runtime, cache = with_features.runtime, with_features.features()  # the cache that adapt has filled
     learner = AnalyticLearner(Host(runtime.backbones, METHOD, runtime.preprocess, HOW.seed, cache))
     learner.observe(Experience("all", train, (), tuple(sorted({one.label for one in train}))))
     return len(train), learner

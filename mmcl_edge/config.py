@@ -153,8 +153,13 @@ class AdaptConfig(FrozenModel):
     min_samples: int = Field(2, ge=2, description="Samples each class must have: one to learn from, one to check with.")
     holdout_fraction: float = Field(0.2, gt=0, lt=1, description="Share of each class kept aside to measure accuracy.")
     holdout_per_class: int = Field(8, ge=1, description="Held-out samples kept of each class for later experiences.")
+    holdout_pairs: int = Field(64, ge=3, description="Held-out pairs kept of each modality for later stages.")
     tolerance: float = Field(
-        0.1, ge=0, le=1, description="Accuracy on old classes that a new pack may lose before it is refused."
+        0.1,
+        ge=0,
+        le=1,
+        description="Accuracy on old classes (of pairs: mean reciprocal rank on old modalities) that a new pack may "
+        "lose before it is refused.",
     )
     false_alarm_rate: float = Field(
         0.1, gt=0, lt=1, description="Share of samples of known classes that may be called unknown."

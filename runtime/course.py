@@ -12,6 +12,7 @@ from torch import Tensor
 from mmcl_edge.adapters.model import Model, build_model
 from mmcl_edge.config import MethodConfig
 from mmcl_edge.data.streams import Experience
+from mmcl_edge.errors import InputError
 from mmcl_edge.learners.analytic.addends import Addend, addends_of, total, union
 from mmcl_edge.learners.analytic.learner import AnalyticLearner
 from mmcl_edge.learners.confidence import Answers
@@ -108,7 +109,13 @@ def course_for(start: Start) -> Course:
 
     Raises:
         PackError: the parent does not fit the bundle.
+        InputError: the method names no learner of classes.
     """
+    if start.method.learner == "none":
+        raise InputError(
+            "Expected a learner of classes (mmcl or analytic), but the pack or the request has none; name one, or "
+            "teach classes first with 'mmcl-edge adapt --task NAME'."
+        )
     return CountingCourse(start) if start.method.learner == "analytic" else GradientCourse(start)
 
 

@@ -148,6 +148,11 @@ class Runtime:
         return self._current().pack.manifest.label_names
 
     @property
+    def knows_classes(self) -> bool:
+        """Whether ``predict`` can answer with the pack in use; it may hold a shared space alone."""
+        return self._current().classes is not None
+
+    @property
     def modalities(self) -> tuple[str, ...]:
         """Modalities of the shared space of the pack in use, in the order in which they joined; none without one."""
         space = self._current().space

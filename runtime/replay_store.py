@@ -4,7 +4,8 @@ Layout of ``replay/``::
 
     objects/<sha256>.safetensors    one sample: audio int16 (samples,), frames uint8 (T, H, W, 3),
                                     motion float32 (samples, channels), text uint8 (UTF-8)
-    index/<pack digest>.json        {"train": [...], "holdout": [...]}, each {"label", "source", "object"}
+    index/<pack digest>.json        {"train": [...], "holdout": [...]}, each {"label", "source", "object"}, and
+                                    {"pairs": [...]}, each {"modality", "mediator", "captions", "source", "object"}
 
 The index is found through the pack's digest and written before the pack comes into use, so the swap of one link
 swaps both. Objects that no index names are removed by ``collect``.
@@ -36,17 +37,44 @@ class _Entry(FrozenModel):
     object: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
+class _PairEntry(FrozenModel):
+    modality: str
+    mediator: str
+    captions: tuple[str, ...]
+    source: str
+    object: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
 class _Index(FrozenModel):
     train: tuple[_Entry, ...] = ()
     holdout: tuple[_Entry, ...] = ()
+    pairs: tuple[_PairEntry, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HeldPair:
+    """A held-out pair of a stage.
+
+    Attributes:
+        sample: holds the modality; the mediator too, where that is not text.
+        modality: what was learned.
+        mediator: what told it.
+        captions: its texts, where the mediator is text.
+    """
+
+    sample: Sample
+    modality: str
+    mediator: str
+    captions: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Exemplars:
-    """What is kept of earlier experiences: samples to train on again, and samples to measure with."""
+    """What is kept of earlier experiences: samples to train on again, samples and pairs to measure with."""
 
     train: tuple[Sample, ...] = ()
     holdout: tuple[Sample, ...] = ()
+    pairs: tuple[HeldPair, ...] = ()
 
 
 class ReplayStore:
@@ -62,7 +90,11 @@ class ReplayStore:
         Raises:
             StorageError: no space, read-only, no permission; whatever was there stays.
         """
-        index = _Index(train=tuple(map(self._put, exemplars.train)), holdout=tuple(map(self._put, exemplars.holdout)))
+        index = _Index(
+            train=tuple(map(self._put, exemplars.train)),
+            holdout=tuple(map(self._put, exemplars.holdout)),
+            pairs=tuple(map(self._put_pair, exemplars.pairs)),
+        )
         write_atomic(self._index_path(pack_digest), canonical_json(index.model_dump(mode="json")))
 
     def read(self, pack_digest: str | None) -> Exemplars:
@@ -74,10 +106,14 @@ class ReplayStore:
         if pack_digest is None or not self._index_path(pack_digest).is_file():
             return Exemplars()
         index = self._index(self._index_path(pack_digest))
-        return Exemplars(tuple(map(self._get, index.train)), tuple(map(self._get, index.holdout)))
+        return Exemplars(
+            tuple(map(self._get, index.train)),
+            tuple(map(self._get, index.holdout)),
+            tuple(map(self._get_pair, index.pairs)),
+        )
 
-    def follow(self, old: str | None, new: str, labels: Iterable[str]) -> None:
-        """Let the exemplars of pack ``old`` belong to pack ``new`` too, as far as it knows their classes.
+    def follow(self, old: str | None, new: str, labels: Iterable[str], modalities: Iterable[str] = ()) -> None:
+        """Let what is kept for pack ``old`` belong to ``new`` too, as far as it knows the classes and modalities.
 
         No object is read or copied. What already belongs to ``new`` stays, and first.
 
@@ -90,10 +126,12 @@ class ReplayStore:
         known, path = set(labels), self._index_path(new)
         mine = self._index(path) if path.is_file() else _Index()
         theirs = self._index(self._index_path(old))
-        merged = {
+        merged: dict[str, Any] = {
             side: tuple(dict.fromkeys((*getattr(mine, side), *(e for e in getattr(theirs, side) if e.label in known))))
             for side in ("train", "holdout")
         }
+        taught = set(modalities)
+        merged["pairs"] = tuple(dict.fromkeys((*mine.pairs, *(e for e in theirs.pairs if e.modality in taught))))
         if (index := _Index(**merged)) != mine:
             write_atomic(path, canonical_json(index.model_dump(mode="json")))
 
@@ -119,6 +157,7 @@ class ReplayStore:
         stale = [path for path in self.indices.glob("*.json") if path.stem not in keep]
         kept = [self._index(path) for path in self.indices.glob("*.json") if path.stem in keep]
         named = {entry.object for index in kept for entry in (*index.train, *index.holdout)}
+        named |= {entry.object for index in kept for entry in index.pairs}
         stale += [path for path in self.objects.glob("*.safetensors") if path.stem not in named]
         for path in stale:
             path.unlink(missing_ok=True)
@@ -134,23 +173,43 @@ class ReplayStore:
             raise IntegrityError(f"{path} is not a valid replay index; roll back to the previous pack.") from error
 
     def _put(self, sample: Sample) -> _Entry:
+        return _Entry(label=sample.label or "", source=sample.source, object=self._put_object(sample))
+
+    def _put_pair(self, pair: HeldPair) -> _PairEntry:
+        return _PairEntry(
+            modality=pair.modality,
+            mediator=pair.mediator,
+            captions=pair.captions,
+            source=pair.sample.source,
+            object=self._put_object(pair.sample),
+        )
+
+    def _put_object(self, sample: Sample) -> str:
         data = _stored(sample)
         digest = sha256_bytes(data)
         path = self.objects / f"{digest}.safetensors"
         if not path.is_file():
             write_atomic(path, data)
-        return _Entry(label=sample.label or "", source=sample.source, object=digest)
+        return digest
+
+    def _get_pair(self, entry: _PairEntry) -> HeldPair:
+        return HeldPair(
+            self._get_object(entry.object, None, entry.source), entry.modality, entry.mediator, entry.captions
+        )
 
     def _get(self, entry: _Entry) -> Sample:
-        path = self.objects / f"{entry.object}.safetensors"
+        return self._get_object(entry.object, entry.label, entry.source)
+
+    def _get_object(self, digest: str, label: str | None, source: str) -> Sample:
+        path = self.objects / f"{digest}.safetensors"
         data = read_bounded(path, MAX_OBJECT_BYTES)
-        if sha256_bytes(data) != entry.object:
+        if sha256_bytes(data) != digest:
             raise IntegrityError(f"{path} was changed since it was written; roll back to the previous pack.")
         tensors = load(data)
         audio = tensors.get("audio")
         wave = None if audio is None else (audio.astype(np.float32) / np.float32(_FULL_SCALE))
         text = tensors["text"].tobytes().decode() if "text" in tensors else None
-        return Sample(wave, tensors.get("frames"), entry.label, entry.source, tensors.get("motion"), text)
+        return Sample(wave, tensors.get("frames"), label, source, tensors.get("motion"), text)
 
 
 def content_digest(sample: Sample) -> str:

@@ -31,9 +31,10 @@ class AdaptReport:
         request_digest: of everything that was asked.
         classes: of the task.
         accepted: whether the new pack came into use.
-        before: accuracy on held-out samples, ``old`` and ``new`` classes, with the old pack; ``None``: no samples.
+        before: accuracy on held-out samples, ``old`` and ``new`` classes, with the old pack; ``None``: no samples. Of
+            pairs, the mean reciprocal rank of ``old`` modalities and of the ``new`` one.
         after: the same with the new pack.
-        tolerance: accuracy that old classes may lose.
+        tolerance: what old classes, or modalities, may lose of it.
         train_samples: learned from.
         holdout_samples: held out of this task.
         skipped: files that could not be decoded.
@@ -45,6 +46,8 @@ class AdaptReport:
         pack_digest: the new pack; ``None`` if refused.
         calibration_error: of its confidence, ``before`` and ``after`` calibration; ``None``: not calibrated.
         repeated: nothing was done, for this very request made the pack in use, or was refused before.
+        space: of a stage of pairs: ``modality``, ``mediator``, ``modalities`` (all known now), ``retrieval`` by
+            modality ``before`` and ``after`` (mean reciprocal rank), and what the codebook did; ``None``: classes.
     """
 
     run_id: str
@@ -67,6 +70,7 @@ class AdaptReport:
     pack_digest: str | None = None
     calibration_error: Mapping[str, float] | None = None
     repeated: bool = False
+    space: Mapping[str, Any] | None = None
 
     def evaluation(self) -> dict[str, Any]:
         """What a pack's ``eval.json`` says: figures that do not depend on how the run went on the way."""

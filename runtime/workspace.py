@@ -6,6 +6,7 @@ Layout of ``MMCL_EDGE_HOME``::
     bundle               link to bundles/<digest>
     bundles/<digest>/    the installed bundle, as exported
     packs/<digest>/      every pack this device has, each checked before it got here
+    packs/lineage/       manifests of packs that were removed for their space
     current, previous    links to packs/<digest>
     tasks/<name>/        what the user wants learned: <class>/<files>
     replay/              exemplars of earlier experiences
@@ -38,6 +39,7 @@ from mmcl_edge.fileio import (
     write_atomic,
 )
 from mmcl_edge.packs import Pack, check_name, nfc, read_pack
+from mmcl_edge.packs.lineage import LINEAGE_FOLDER
 from mmcl_edge.packs.manifest import MANIFEST_NAME as PACK_MANIFEST
 from mmcl_edge.runtime.install import bring_bundle, bring_pack, family_of
 from mmcl_edge.runtime.links import DIGEST, DigestLink
@@ -138,6 +140,7 @@ class Workspace:
 
     def _sweep(self) -> None:
         places = [self.root, *(self.root / name for name in _FOLDERS)]
+        places.append(self.packs_path / LINEAGE_FOLDER)
         for folder in (self.replay_path, self.runs_path, self.trust_path):
             places += folder.glob("*")
         if not any(next(place.glob(f"{STAGING_PREFIX}*"), None) for place in places):

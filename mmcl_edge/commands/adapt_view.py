@@ -1,4 +1,4 @@
-"""What ``adapt`` shows: progress on stderr while it works, and the result as text."""
+"""What ``adapt`` shows while it works: progress on stderr."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from mmcl_edge.commands.console import table
+from mmcl_edge.commands.adapt_text import seconds
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -22,22 +22,13 @@ if TYPE_CHECKING:
     from mmcl_edge.runtime.adapt import AdaptEvents
 
 STAGES = {
-    "read": "reading the task's files",
-    "decode": "decoding sounds and pictures",
+    "read": "reading the files",
+    "decode": "decoding the files",
     "prepare": "preparing samples",
     "train": "training",
-    "evaluate": "measuring old and new classes",
+    "evaluate": "measuring what was known and what is new",
     "write": "writing the result",
 }
-MAX_LISTED = 5
-"""Skipped files that are named; all are counted."""
-
-POOR = 0.5
-"""Accuracy on new classes below which the result comes with advice."""
-_ADVICE = (
-    "the new classes are recognised poorly: teach them with more samples or --epochs, "
-    "or take this back with 'mmcl-edge pack rollback'"
-)
 
 
 class AdaptView:
@@ -96,7 +87,7 @@ class AdaptView:
     def _on_epoch(self, epoch: int, losses: Mapping[str, float]) -> None:
         self.epochs_done = epoch
         each_s = (time.monotonic() - self._trained_s) / (epoch - self._from_epoch)
-        left = f"; {_seconds(each_s * (self.epochs - epoch))} left" if epoch < self.epochs else ""
+        left = f"; {seconds(each_s * (self.epochs - epoch))} left" if epoch < self.epochs else ""
         named = ": " + ", ".join(f"{name} {value:.3f}" for name, value in losses.items()) if losses else ""
         self._say(f"epoch {epoch}/{self.epochs}{named}{left}")
 
@@ -159,77 +150,3 @@ class _Keeper(logging.Handler):
         text = record.getMessage()
         is_skip = text.startswith("Skipped: ")
         (self._held.skipped if is_skip else self._held.others).append(text.removeprefix("Skipped: "))
-
-
-def human(result: Mapping[str, Any]) -> str:
-    """The result of a run as text."""
-    parts = [_headline(result), _accuracies(result), _facts(result)]
-    return "\n\n".join(part for part in parts if part)
-
-
-def _headline(result: Mapping[str, Any]) -> str:
-    classes = f"{result['task']} ({', '.join(result['classes'])})"
-    if result["repeated"] and result["accepted"]:
-        return f"Done already: the pack in use learned {classes} by this very command, so nothing was changed."
-    if result["accepted"]:
-        return f"Learned {classes} in {_seconds(result['duration_s'])}."
-    before, after = result["before"]["old"], result["after"]["old"]
-    stays = result["pack_in_use"]
-    again = " This very command was refused before, so it was not run again." if result["repeated"] else ""
-    return (
-        f"Refused: accuracy on old classes fell from {_percent(before)} to {_percent(after)}, and at most "
-        f"{100 * result['tolerance']:g} points may be lost. The pack {stays[:16]} stays in use. Add samples to "
-        f"{result['task']}, keep more exemplars (--memory-exemplars), or allow a larger loss (--tolerance).{again}"
-    )
-
-
-def _accuracies(result: Mapping[str, Any]) -> str:
-    rows = [
-        (f"{which} classes", _percent(result["before"][which]), _percent(result["after"][which]))
-        for which in ("old", "new")
-    ]
-    return table(("held-out accuracy", "before", "after"), rows)
-
-
-def _facts(result: Mapping[str, Any]) -> str:
-    samples = f"{result['train_samples']} to learn from, {result['holdout_samples']} held out"
-    resumed = result["resumed_from_epoch"]
-    epochs = f"{result['epochs']}" + ("" if resumed is None else f", resumed after epoch {resumed}")
-    pack = f"{result['pack_digest'][:16]}, now in use" if result["pack_digest"] else "none written"
-    rows = [
-        ("samples", samples),
-        ("epochs", f"{epochs} ({result['placement'] or result['learner']})"),
-        ("exemplars", f"{result['exemplars']} kept, {result['exemplar_bytes'] / 1e6:.1f} MB"),
-        ("confidence", _confidence(result)),
-        ("pack", pack),
-        ("skipped", _skipped(result)),
-        *(("warning", text) for text in result["warnings"]),
-        *([("advice", _ADVICE)] if result["accepted"] and (result["after"]["new"] or 0.0) < POOR else []),
-    ]
-    return "\n".join(f"{name:<11}{text}" for name, text in rows)
-
-
-def _confidence(result: Mapping[str, Any]) -> str:
-    error = result["calibration_error"]
-    if error is None:
-        return "not calibrated" + (": too few held-out samples" if result["accepted"] else "")
-    return f"calibrated, expected error {_percent(error['before'])} before and {_percent(error['after'])} after"
-
-
-def _skipped(result: Mapping[str, Any]) -> str:
-    if not result["skipped"]:
-        return "no files"
-    listed = result["skipped_files"][:MAX_LISTED]
-    more = result["skipped"] - len(listed)
-    lines = [f"{result['skipped']} that could not be decoded", *listed]
-    if listed and more:
-        lines.append(f"and {more} more")
-    return f"\n{'':<11}".join(lines)
-
-
-def _percent(share: float | None) -> str:
-    return "none yet" if share is None else f"{100 * share:.1f} %"
-
-
-def _seconds(duration_s: float) -> str:
-    return f"{duration_s:.0f} s" if duration_s < 100 else f"{duration_s / 60:.1f} min"

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from mmcl_edge.commands import adapt_view
+from mmcl_edge.commands import adapt_text, adapt_view
 from mmcl_edge.learners.experience_run import ExperienceRun
 from mmcl_edge.learners.protocol import Progress
 from mmcl_edge.runtime import adapt as engine
@@ -116,7 +116,7 @@ def test_corrupt_files_are_counted_and_the_first_are_named(home):
     assert (body["skipped"], len(body["skipped_files"]), body["train_samples"]) == (7, 7, 4)
     text = run("adapt", "--task", "a", "--placement", "ladder", "--epochs", 1)
     assert "7 that could not be decoded" in text.stdout
-    assert text.stdout.count("broken_") == adapt_view.MAX_LISTED
+    assert text.stdout.count("broken_") == adapt_text.MAX_LISTED
     assert "and 2 more" in text.stdout
     assert "WARNING" not in text.stderr
 

@@ -1,0 +1,283 @@
+"""Adapt to a modality: learn pairs of it and a mediator, and keep the result only if earlier modalities stand.
+
+Rules, in this order; whatever refuses, the pack in use stays in use and nothing of the workspace changes
+(but its cache of features):
+
+1. The workspace is locked; a second adapt is refused.
+2. Modality and mediator are known names, and the bundle has a backbone for both.
+3. The pair folder is read and decoded; corrupt files are skipped and counted. Sounds are cut to their loudest window.
+   A part of the pairs is held out; pairs that show the same stay together.
+4. The run's id follows from everything that decides its result, so the same command finds its own finished run.
+5. The shared space of the pack in use (or a new one) learns the stage. It takes seconds once the features are there,
+   and those are kept: a run that was killed starts over, and reads them.
+6. Retrieval on held-out pairs of the old modalities is measured before and after. If it fell by more than the
+   tolerance, the run is recorded as refused and the old pack stays.
+7. Otherwise the pack is written, with the classes of the one before as they are; then what is held out, then the run's
+   record, and last the link ``current`` moves.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from mmcl_edge.config import AdaptConfig, CometConfig, MethodConfig
+from mmcl_edge.data.clips import clipped
+from mmcl_edge.data.crossmodal import MEDIATOR, PairSet, check_modalities
+from mmcl_edge.data.pair_folder import PairFolder, decode_pairs, read_pairs
+from mmcl_edge.errors import InputError
+from mmcl_edge.learners.comet.learner import CometLearner
+from mmcl_edge.learners.comet.reading import PairExperience
+from mmcl_edge.learners.comet.storage import StoredSpace, space_of
+from mmcl_edge.learners.host import Host
+from mmcl_edge.learners.persistence import contents_of
+from mmcl_edge.learners.protocol import Progress
+from mmcl_edge.packs import PackContents, check_name, child_of, nfc
+from mmcl_edge.packs.tensors import SPACE_PREFIX
+from mmcl_edge.replay.buffer import sample_bytes
+from mmcl_edge.runtime.adaptation import Adaptation, AdaptEvents
+from mmcl_edge.runtime.holdout import FIGURE, divide_pairs, retrieval_of
+from mmcl_edge.runtime.replay_store import Exemplars, HeldPair
+from mmcl_edge.runtime.run_record import AdaptReport, RunRecord
+from mmcl_edge.runtime.workspace import Workspace
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PairRequest:
+    """What modality to learn, and from which pairs.
+
+    Attributes:
+        modality: of the files.
+        data: the pair folder.
+        mediator: what the files are told by.
+        name: of the stage; by default that of the folder.
+        space: the method's configuration; by default that of the pack in use.
+        epochs: passes over the pairs; ``None`` follows the configuration.
+        adapt: treatment of the data, and the acceptance rule.
+        provider: execution provider of the backbones.
+        threads: of the backbones; ``None`` takes every core.
+    """
+
+    modality: str
+    data: Path | str
+    mediator: str = MEDIATOR
+    name: str = ""
+    space: CometConfig | None = None
+    epochs: int | None = None
+    adapt: AdaptConfig = field(default_factory=AdaptConfig)
+    provider: str = "auto"
+    threads: int | None = None
+
+
+def adapt_pairs(workspace: Workspace, request: PairRequest, events: AdaptEvents | None = None) -> AdaptReport:
+    """Learn a modality (the rules stand in the module docstring).
+
+    Raises:
+        LockedError: another process works in the workspace.
+        InputError: a modality is unknown or cannot be told by this mediator, the bundle has no backbone for it, or the
+            space of the pack in use has another configuration.
+        TaskDataError: the pairs cannot be learned from.
+        BundleError: the bundle is missing or broken.
+        PackError: the pack in use is broken.
+        StorageError: a file cannot be written.
+    """
+    check_modalities(request.modality, request.mediator)
+    with workspace.lock():
+        return _PairAdaptation(workspace, request, events or AdaptEvents()).run()
+
+
+class _PairAdaptation(Adaptation):
+    """One run of ``adapt_pairs``, its steps in the order of the rules."""
+
+    def __init__(self, workspace: Workspace, request: PairRequest, events: AdaptEvents) -> None:
+        super().__init__(workspace, request.adapt, request.provider, request.threads, events)
+        self.request = request
+        self.space = None if self.parent is None else space_of(self.parent)
+        base = _base(request, self.space)
+        self.config = base if request.epochs is None else base.model_copy(update={"epochs": request.epochs})
+        self.name = _name(request)
+
+    def run(self) -> AdaptReport:
+        learner = self._learner()
+        for modality in (self.request.modality, self.request.mediator):
+            learner.read.check(modality)
+        self.events.on_stage("read")
+        folder = read_pairs(Path(self.request.data), self.request.modality, self.request.mediator)
+        asked = self._asked(folder)
+        finished = self.finished(asked)
+        if finished is not None:
+            return finished
+        run_id = self.run_id(asked)
+        self.events.on_stage("decode")
+        pairs, skipped = decode_pairs(
+            folder, max_frames=self.how.max_frames, transform=lambda sample: clipped(sample, self.how.clip_s)
+        )
+        old = self.store.read(None if self.parent is None else self.parent.digest)
+        train, held = divide_pairs(pairs, self.how, old.pairs)
+        if not held:
+            logger.warning("%d pairs are too few to hold some out, so what was learned is not measured", len(pairs))
+        known = set(learner.modalities)
+        before = retrieval_of(learner.embed, [one for one in (*old.pairs, *held) if one.modality in known])
+        self.events.on_stage("prepare")
+        self._learn(learner, train)
+        self.events.on_stage("evaluate")
+        after = retrieval_of(learner.embed, (*old.pairs, *held))
+        report = self._report(asked, run_id, learner, (before, after), (len(train), len(held), len(skipped)))
+        record = RunRecord(self.workspace.run_folder(run_id))
+        self.events.on_stage("write")
+        if not report.accepted:
+            return self.refuse(report, record)
+        kept = Exemplars(old.train, old.holdout, self._kept(old.pairs, held))
+        return self.swap(report, self._contents(learner, train, after), kept, record)
+
+    def _learner(self) -> CometLearner:
+        host = Host(
+            self.runtime.backbones, MethodConfig(), self.runtime.preprocess, self.how.seed, features=self.features()
+        )
+        if self.space is None:
+            return CometLearner(host, self.config)
+        return replace(self.space, config=self.config).learner(host)
+
+    def _asked(self, folder: PairFolder) -> str:
+        pairs = [self.name, folder.modality, self.request.mediator, folder.digest]
+        return self.request_digest({"pairs": pairs, "space": self.config.model_dump(mode="json")})
+
+    def _learn(self, learner: CometLearner, train: PairSet) -> None:
+        begun = False
+
+        def follow(progress: Progress) -> None:
+            nonlocal begun
+            if not begun:
+                self.events.on_stage("train")
+                begun = True
+            self.events.on_progress(progress)
+            if progress.step == progress.steps:
+                total = {name: value for name, value in progress.losses.items() if name == "total"}
+                self.events.on_epoch(progress.epoch, total)
+
+        learner.observe(PairExperience.of(train, name=self.name), follow)
+
+    def _report(
+        self,
+        asked: str,
+        run_id: str,
+        learner: CometLearner,
+        retrieval: tuple[Mapping[str, float], Mapping[str, float]],
+        counts: tuple[int, int, int],
+    ) -> AdaptReport:
+        before, after = retrieval
+        old = [name for name in before if name != self.request.modality]
+        figures = [
+            {"old": _mean([found[name] for name in old]), "new": found.get(self.request.modality)}
+            for found in retrieval
+        ]
+        facts = {} if learner.last is None else asdict(learner.last)
+        return AdaptReport(
+            run_id=run_id,
+            task=self.name,
+            task_digest=asked,
+            request_digest=asked,
+            classes=(),
+            accepted=self.accepts(figures[0]["old"], figures[1]["old"]),
+            before=figures[0],
+            after=figures[1],
+            tolerance=self.how.tolerance,
+            train_samples=counts[0],
+            holdout_samples=counts[1],
+            skipped=counts[2],
+            exemplars=0,
+            exemplar_bytes=0,
+            epochs=self.config.epochs,
+            resumed_from_epoch=None,
+            parent_digest=None if self.parent is None else self.parent.digest,
+            space={
+                "modality": self.request.modality,
+                "mediator": self.request.mediator,
+                "modalities": list(learner.modalities),
+                "retrieval": {"before": dict(before), "after": dict(after)},
+                "codes": len(learner.space.codebook),
+                **facts,
+            },
+        )
+
+    def _kept(self, old: Sequence[HeldPair], held: Sequence[HeldPair]) -> tuple[HeldPair, ...]:
+        """Held-out pairs for later stages: so many of this modality, within a budget in bytes."""
+        mine, total = [], 0
+        for pair in held[: self.how.holdout_pairs]:
+            total += sample_bytes(pair.sample)
+            if total <= MethodConfig().replay.budget_bytes:
+                mine.append(pair)
+        return (*(one for one in old if one.modality != self.request.modality), *mine)
+
+    def _contents(self, learner: CometLearner, train: PairSet, after: Mapping[str, float]) -> PackContents:
+        stages = () if self.space is None else self.space.facts.stages
+        pairs = {} if self.space is None else dict(self.space.facts.pairs)
+        pairs[train.modality] = pairs.get(train.modality, 0) + len(train)
+        found = StoredSpace.of(learner, stages=(*stages, self.name), pairs=pairs)
+        space = replace(found, config=_base(self.request, self.space))
+        figures: dict[str, Any] = {FIGURE + modality: round(value, 4) for modality, value in sorted(after.items())}
+        if self.parent is None:
+            return contents_of(
+                None,
+                MethodConfig(learner="none"),
+                bundle_digest=self.runtime.bundle.family,
+                labels=(),
+                parents=(),
+                sample_counts={},
+                experiences=(),
+                evaluation=figures,
+                space=space,
+            )
+        classes = {name: value for name, value in self.parent.tensors().items() if not name.startswith(SPACE_PREFIX)}
+        child = child_of(
+            self.parent,
+            classes | space.tensors_in_pack(),
+            method="adapt",
+            confidence=self.parent.manifest.confidence,
+            **figures,
+        )
+        return replace(
+            child,
+            config=self.parent.config.model_copy(update={"space": space.config}),
+            module={**self.parent.module, **space.module()},
+        )
+
+
+def _base(request: PairRequest, space: StoredSpace | None) -> CometConfig:
+    """The configuration of the space: the one in use, or what was asked for.
+
+    Raises:
+        InputError: another one was asked for than the space in use has.
+    """
+    if space is None:
+        return request.space or CometConfig()
+    for name in CometConfig.model_fields if request.space else ():
+        asked, has = getattr(request.space, name), getattr(space.config, name)
+        if asked != has:
+            raise InputError(
+                f"The shared space in use has {name} = {has!r}, but {asked!r} was asked for; leave it out, or start a "
+                "new workspace (MMCL_EDGE_HOME) to change it."
+            )
+    return space.config
+
+
+def _name(request: PairRequest) -> str:
+    """What the stage is called.
+
+    Raises:
+        InputError: it is no name.
+    """
+    name = nfc(request.name or Path(request.data).resolve().name)
+    try:
+        return check_name(name)
+    except ValueError as error:
+        raise InputError(f"Expected a name for the stage, but {name!r} is none: {error}; pass another.") from error
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
