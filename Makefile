@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: quickstart test test-all check format bench bench-all results clean help
+.PHONY: quickstart test test-all check format bench bench-all results crossmodal clean help
 
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/  /'
@@ -43,6 +43,9 @@ bench-all: $(STAMP) ## the same with ViT-B, and with the programs that need av21
 
 results: $(STAMP) ## learn, compare and write docs/results.md (under an hour on 2 cores; needs av21 and digits in ../shared/data)
 	$(BIN)/python benchmarks/results.py
+
+crossmodal: $(STAMP) ## the shared space: learn, retrieve, compare and write docs/crossmodal.md (under 40 minutes on 2 cores; needs ../shared/data)
+	$(BIN)/mmcl-edge bench crossmodal --data ../shared/data --docs docs
 
 clean:           ## remove what the targets made
 	rm -rf $(VENV) build dist *.egg-info

@@ -70,7 +70,8 @@ def render_report(records: Sequence[RunRecord]) -> str:
     check_extras()
     streams = gather(records)
     pens = pens_of(streams)
-    return _render(
+    return render(
+        TEMPLATE,
         title=f"Benchmark: {', '.join(sorted({stream.suite for stream in streams}))}",
         streams=[view_of(stream, pens, number=number + 1) for number, stream in enumerate(streams)],
         runs=len(records),
@@ -106,12 +107,12 @@ def check_extras() -> None:
     check_matplotlib()
 
 
-def _render(**values: Any) -> str:
-    """Fill the template; every value is escaped but the pictures, which are ``Markup``."""
+def render(template: str, **values: Any) -> str:
+    """Fill a template of this package; every value is escaped but the pictures, which are ``Markup``."""
     import jinja2
 
-    text = resources.files(__package__ or "mmcl_edge.benchmark").joinpath(TEMPLATE).read_text(encoding="utf-8")
     rules = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_template),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -119,4 +120,8 @@ def _render(**values: Any) -> str:
         keep_trailing_newline=True,
     )
     rules.filters["minus"] = lambda number: "-" if number == "-" else number.replace("-", "\N{MINUS SIGN}")
-    return rules.from_string(text).render(values)
+    return rules.get_template(template).render(values)
+
+
+def _template(name: str) -> str:
+    return resources.files(__package__ or "mmcl_edge.benchmark").joinpath(name).read_text(encoding="utf-8")

@@ -16,9 +16,14 @@ def origin_of(records: Sequence[RunRecord]) -> dict[str, tuple[str, ...]]:
     Nested facts are named with dots (``versions.torch``). Of more than ``MOST_VALUES`` values (times, say) only the
     first and last are given.
     """
+    return facts_of([record.made_by for record in records])
+
+
+def facts_of(made_by: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:
+    """The same of any records' ``made_by``."""
     found: dict[str, set[str]] = {}
-    for record in records:
-        for name, value in _facts(record.made_by):
+    for one in made_by:
+        for name, value in _facts(one):
             found.setdefault(name, set()).add(value)
     return {name: _few(sorted(values)) for name, values in sorted(found.items())}
 

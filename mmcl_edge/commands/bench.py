@@ -8,6 +8,9 @@ from mmcl_edge.commands.main import Entry, LazyGroup
 
 COMMANDS = {
     "run": Entry("mmcl_edge.commands.bench_run", "Run learners on streams; what was run before is not run again."),
+    "crossmodal": Entry(
+        "mmcl_edge.commands.bench_crossmodal", "Compare learners of the shared space, and write the page of it."
+    ),
     "report": Entry("mmcl_edge.commands.bench_report", "Make tables and one HTML page of what was run."),
 }
 
@@ -20,4 +23,5 @@ def command() -> None:
     Examples:
       mmcl-edge bench run list
       mmcl-edge bench report bench/results
+      mmcl-edge bench crossmodal --data ./datasets
     """  # noqa: D301

@@ -213,9 +213,10 @@ def test_what_is_missing_is_named_before_anything_is_read(tmp_path, monkeypatch,
         write_report(tmp_path)
 
 
-def test_the_template_is_part_of_the_package():
+def test_templates_are_part_of_the_package():
     from importlib import resources
 
-    text = resources.files("mmcl_edge.benchmark").joinpath(report.TEMPLATE).read_text(encoding="utf-8")
-    assert text.rstrip().endswith("</html>")
-    assert not re.search(r"\|\s*safe", text)
+    for name in (report.TEMPLATE, "base.html.jinja", "document.html.jinja"):
+        text = resources.files("mmcl_edge.benchmark").joinpath(name).read_text(encoding="utf-8")
+        assert text.rstrip().endswith("</html>" if name.startswith("base") else "{% endblock %}")
+        assert not re.search(r"\|\s*safe", text)
