@@ -122,6 +122,7 @@ def command(
     \b
       voices/one.wav  voices/one.txt    a text of the same name, one caption a line
       photos/captions.csv               or a table of all: file,caption
+      scenes/sea.flac scenes/sea.jpg    with --mediator image: no words, two files of one name (or a video's own sound)
 
     A part is held out, to compare before and after. If what was known before lost more than the tolerance, the pack in
     use stays and the exit code is 3. An interrupted run goes on when the same command is given again.
@@ -134,6 +135,7 @@ def command(
       mmcl-edge adapt --task new_sounds --tolerance 0.2 --json
       mmcl-edge adapt --modality image --data ./photos
       mmcl-edge adapt --modality speech --mediator text --data ./voices
+      mmcl-edge adapt --modality sound --mediator image --data ./scenes
     """  # noqa: D301
     from mmcl_edge.runtime.workspace import Workspace
 

@@ -1,18 +1,19 @@
 """Pair folders: files with captions, as a person lays them out, read, checked, digested and decoded.
 
-Two layouts, told apart by the file ``captions.csv``::
+Two layouts where text is the mediator, told apart by the file ``captions.csv``; a third without words::
 
     DIR/<name>.flac, .wav, .jpg, .png, .mp4 ...  and  DIR/<name>.txt        one caption a line; sub-folders are read too
     DIR/captions.csv (file,caption)  and the files that it names            several lines may name one file
+    DIR/<name>.flac and DIR/<name>.jpg, DIR/<name>.mp4 ...                  two modalities (``pair_partners``)
 
 Rules, performed in this order by ``read_pairs``, each refusing before anything is decoded:
-1. The modality is known, and the folder exists; no link in it leads out.
+1. Modality and mediator are known, of two backbones, and the folder exists; no link in it leads out.
 2. ``captions.csv`` has the columns ``file`` and ``caption``, and names files of the folder that are there.
 3. No caption is empty: no blank cell, no blank ``.txt``.
-4. At least ``min_pairs`` files of the modality have a caption.
+4. At least ``min_pairs`` files of the modality have a caption, or a file of the mediator.
 
-What has no partner (a file without a caption, a caption without a file), and files of other kinds, are counted and
-named in ``skipped``; hidden files are not seen. Everything is in sorted order.
+What has no partner (a file without a caption, a caption without a file, a file alone), and files of other kinds, are
+counted and named in ``skipped``; hidden files are not seen. Everything is in sorted order.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from pathlib import Path
 from mmcl_edge.data.crossmodal import KINDS, PairSet, carrier_of, check_modalities, pair_set
 from mmcl_edge.data.items import MediaItem, kind_of
 from mmcl_edge.data.media import load_sample
+from mmcl_edge.data.pair_partners import load_partners, partners, stem_of
 from mmcl_edge.data.readers.index_files import inner_path, read_lines, read_table
 from mmcl_edge.errors import InputError, MediaError, TaskDataError
 from mmcl_edge.fileio import canonical_json, sha256_bytes, sha256_file
@@ -34,6 +36,9 @@ from mmcl_edge.types import AUDIO, TEXT, Sample
 CAPTIONS_NAME = "captions.csv"
 CAPTION_SUFFIX = ".txt"
 LAYOUT = "DIR/<name>.<flac, jpg, mp4, ...> with DIR/<name>.txt, or with DIR/captions.csv (file,caption)"
+PARTNERS = (
+    "DIR/<name>.<flac, mp4, ...> and DIR/<name>.<jpg, csv, ...>: two files of one name, or a video with its sound"
+)
 _log = logging.getLogger(__name__)
 
 
@@ -44,12 +49,14 @@ class PairItem:
     Attributes:
         path: the file of the modality.
         source: its path inside the folder, with ``/`` between the parts.
-        captions: one or more.
+        captions: one or more; none where the mediator is not text.
+        told_by: the mediator's file, where that is not text; of a video with its own sound, ``path`` again.
     """
 
     path: Path
     source: str
     captions: tuple[str, ...]
+    told_by: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +72,17 @@ class PairFolder:
     """A checked pair folder.
 
     Attributes:
-        modality: what is paired with text.
+        modality: what is paired with the mediator.
+        mediator: that.
         items: the pairs, by source.
         skipped: what is no pair.
-        digest: sha256 over the modality and the sorted (source, file sha256, captions).
+        digest: sha256 over the modality and the sorted (source, file sha256, captions); without text over both
+            modalities and the sha256 of both files.
         min_pairs: how many pairs there must be, also after corrupt files were skipped.
     """
 
     modality: str
+    mediator: str
     items: tuple[PairItem, ...]
     skipped: tuple[Unpaired, ...]
     digest: str
@@ -83,29 +93,44 @@ def read_pairs(folder: Path, modality: str, mediator: str = TEXT, *, min_pairs: 
     """Read the pairs in ``folder`` (the rules stand in the module docstring). Nothing is decoded.
 
     Args:
-        folder: what holds the files and their captions.
+        folder: what holds the files and their captions, or their partners.
         modality: of the files.
-        mediator: text; folders hold no other.
+        mediator: what tells them.
         min_pairs: least number of pairs.
 
     Raises:
-        InputError: a modality is unknown, or the mediator is not text.
+        InputError: a modality is unknown, or both are of one backbone.
         TaskDataError: any other rule fails; the message names the file.
     """
     check_modalities(modality, mediator)
-    if carrier_of(mediator) != TEXT:
+    if modality == TEXT:
         raise InputError(
-            f"Expected text as the mediator of a pair folder, but {mediator!r} was asked for; "
-            "use mmcl_edge.data.crossmodal.pair_set for other pairs."
+            f"Expected a modality of files, but {modality!r} was asked for; teach {mediator} through text instead."
         )
     if not folder.is_dir():
         raise TaskDataError(
-            f"Expected a pair folder ({LAYOUT}) at {folder}, but there is none; make it or pass --data."
+            f"Expected a pair folder ({_layout(mediator)}) at {folder}, but there is none; make it or pass --data."
         )
     files = _files(folder)
+    pair = (modality, mediator)
+    items, skipped = _told(folder, files, modality) if mediator == TEXT else _paired(files, *pair)
+    _check_count(len(items), min_pairs, pair, folder, skipped)
+    if skipped:
+        _log.warning(
+            "%s: %d files are in no pair and are left out, such as %s.", folder, len(skipped), skipped[0].source
+        )
+    return PairFolder(modality, mediator, tuple(items), tuple(skipped), _digest(pair, items), min_pairs)
+
+
+def _layout(mediator: str) -> str:
+    return LAYOUT if mediator == TEXT else PARTNERS
+
+
+def _told(folder: Path, files: dict[str, Path], modality: str) -> tuple[list[PairItem], list[Unpaired]]:
+    """Files that have captions, and the others."""
     table = folder / CAPTIONS_NAME
     captions = _from_table(table, folder, files) if CAPTIONS_NAME in files else _from_notes(files)
-    told = {_stem(source) for source in captions}
+    told = {stem_of(source) for source in captions}
     items, skipped = [], []
     for source, path in files.items():
         if source == CAPTIONS_NAME:
@@ -115,12 +140,16 @@ def read_pairs(folder: Path, modality: str, mediator: str = TEXT, *, min_pairs: 
             items.append(PairItem(path, source, tuple(dict.fromkeys(captions[source]))))
         elif reason:
             skipped.append(Unpaired(source, reason))
-    _check_count(len(items), min_pairs, modality, folder, skipped)
-    if skipped:
-        _log.warning(
-            "%s: %d files are in no pair and are left out, such as %s.", folder, len(skipped), skipped[0].source
-        )
-    return PairFolder(modality, tuple(items), tuple(skipped), _digest(modality, items), min_pairs)
+    return items, skipped
+
+
+def _paired(files: dict[str, Path], modality: str, mediator: str) -> tuple[list[PairItem], list[Unpaired]]:
+    """Files that have a partner of the mediator, and the others."""
+    found = partners(files, modality, mediator)
+    items = [PairItem(path, source, (), other) for source, (path, other) in found.items()]
+    used = {path for pair in found.values() for path in pair}
+    alone = f"no {modality} and {mediator} of its name"
+    return items, [Unpaired(source, alone) for source, path in files.items() if path not in used]
 
 
 def decode_pairs(
@@ -147,18 +176,26 @@ def decode_pairs(
     samples, captions, skipped = [], [], []
     for item in folder.items:
         try:
-            sample = decode_file(item.path, folder.modality, source=item.source, max_frames=max_frames)
+            sample = _decoded(item, folder, max_frames)
         except MediaError as error:
             skipped.append(Unpaired(item.source, str(error)))
             _log.warning("Skipped: %s", error)
             if on_skip is not None:
                 on_skip(item, error)
         else:
-            named = replace(sample, text=item.captions[0])
-            samples.append(transform(named) if transform else named)
+            samples.append(transform(sample) if transform else sample)
             captions.append(item.captions)
-    _check_count(len(samples), folder.min_pairs, folder.modality, None, skipped)
-    return pair_set(samples, folder.modality, captions=captions), tuple(skipped)
+    _check_count(len(samples), folder.min_pairs, (folder.modality, folder.mediator), None, skipped)
+    told = captions if folder.mediator == TEXT else None
+    return pair_set(samples, folder.modality, folder.mediator, captions=told), tuple(skipped)
+
+
+def _decoded(item: PairItem, folder: PairFolder, max_frames: int) -> Sample:
+    if item.told_by is None:
+        sample = decode_file(item.path, folder.modality, source=item.source, max_frames=max_frames)
+        return replace(sample, text=item.captions[0])
+    pair = (item.path, item.told_by)
+    return load_partners(pair, folder.modality, folder.mediator, source=item.source, max_frames=max_frames)
 
 
 def decode_file(path: Path, modality: str, *, source: str | None = None, max_frames: int = 4) -> Sample:
@@ -249,31 +286,33 @@ def _note_of(source: str) -> str:
     return str(Path(source).with_suffix(CAPTION_SUFFIX).as_posix())
 
 
-def _stem(source: str) -> str:
-    return source.rpartition(".")[0]
-
-
 def _why_not(path: Path, source: str, captions: dict[str, list[str]], told: set[str], modality: str) -> str | None:
     """Why a file is no pair; ``None`` where it is one, and nothing to say for the caption of one."""
     if path.suffix.lower() == CAPTION_SUFFIX:
-        return "" if _stem(source) in told else "a caption without its file"
+        return "" if stem_of(source) in told else "a caption without its file"
     kind = kind_of(path)
     if kind not in KINDS[modality]:
         return f"not a file of {modality}"
     return None if source in captions else "no caption"
 
 
-def _check_count(found: int, least: int, modality: str, folder: Path | None, skipped: Sequence[Unpaired]) -> None:
+def _check_count(
+    found: int, least: int, pair: tuple[str, str], folder: Path | None, skipped: Sequence[Unpaired]
+) -> None:
     if found >= least:
         return
     first = f" (such as {skipped[0].source}: {skipped[0].reason})" if skipped else ""
     place = "after skipping files that cannot be decoded" if folder is None else f"in {folder}"
     raise TaskDataError(
-        f"Expected at least {least} pairs of {modality} and text {place}, but found {found}, with {len(skipped)} files "
-        f"in no pair{first}; the layout is {LAYOUT}."
+        f"Expected at least {least} pairs of {pair[0]} and {pair[1]} {place}, but found {found}, with {len(skipped)} "
+        f"files in no pair{first}; the layout is {_layout(pair[1])}."
     )
 
 
-def _digest(modality: str, items: Sequence[PairItem]) -> str:
-    entries = [[item.source, sha256_file(item.path), list(item.captions)] for item in items]
-    return sha256_bytes(canonical_json([modality, entries]))
+def _digest(pair: tuple[str, str], items: Sequence[PairItem]) -> str:
+    if pair[1] == TEXT:
+        return sha256_bytes(
+            canonical_json([pair[0], [[item.source, sha256_file(item.path), list(item.captions)] for item in items]])
+        )
+    both = [[item.source, *(sha256_file(path) for path in (item.path, item.told_by) if path)] for item in items]
+    return sha256_bytes(canonical_json([*pair, both]))

@@ -196,6 +196,28 @@ def test_too_few_pairs_are_learned_without_being_measured(workspace: Workspace, 
     assert (report.accepted, report.train_samples, report.holdout_samples, report.after["new"]) == (True, 4, 0, None)
 
 
+def test_pairs_without_words_teach_through_a_modality_that_is_known(workspace: Workspace, tmp_path: Path):
+    adapt_pairs(workspace, ask("image", write_pairs(tmp_path / "image", "image")))
+    folder = write_pairs(tmp_path / "scenes", "image")
+    for number in range(len(CAPTIONS)):
+        (folder / f"image_{number}.txt").unlink()
+        write_sound(folder / f"image_{number}.wav", sound(0.5, seed=number))
+    report = adapt_pairs(workspace, ask("sound", folder, mediator="image"))
+    assert report.space["modalities"] == ["text", "image", "sound"]
+    assert report.after["new"] is not None
+    kept = ReplayStore(workspace.replay_path).read(report.pack_digest).pairs
+    held = [one for one in kept if one.modality == "sound"]
+    assert [(one.mediator, one.captions) for one in held] == [("image", ())] * 3
+    assert all(one.sample.audio is not None and one.sample.frames is not None for one in held)
+    with Runtime.open(workspace.bundle_path, workspace.current_pack(), "cpu", 1) as runtime:
+        words = runtime.embed([Sample(None, None, text=caption) for caption in CAPTIONS], "text")
+        heard = runtime.embed([Sample(sound(0.5, seed=number), None) for number in range(len(CAPTIONS))], "sound")
+    unseen = {int(one.sample.source.partition("_")[2].partition(".")[0]) for one in kept}
+    taught = [number for number in range(len(CAPTIONS)) if number not in unseen]
+    found = (words @ heard.T)[taught][:, taught].argmax(axis=1)
+    assert found.tolist() == list(range(len(taught))), "words find sounds that were never captioned"
+
+
 def test_a_person_teaches_and_finds(workspace: Workspace, tmp_path: Path):
     pictures, voices = (write_pairs(tmp_path / name, name) for name in ("image", "speech"))
     shown = run("adapt", "--modality", "image", "--data", pictures, "--epochs", 1, "--threads", 1)

@@ -23,7 +23,7 @@ from mmcl_edge.data.crossmodal import (
 from mmcl_edge.data.pair_folder import decode_file, decode_pairs, read_pairs
 from mmcl_edge.errors import InputError, MediaError, TaskDataError
 from mmcl_edge.types import Sample
-from tests.integration.test_data_makers import tone, write_picture, write_sound
+from tests.integration.test_data_makers import tone, write_picture, write_sound, write_video
 
 SOUND = Sample(np.zeros(1600, np.float32), None, source="a.wav", text="A bell.")
 
@@ -191,13 +191,53 @@ def test_a_folder_that_is_no_pair_set_is_refused(tmp_path: Path, harm: str):
         read_pairs(folder, "sound")
 
 
-def test_a_folder_without_captions_or_of_another_mediator_is_refused(tmp_path: Path):
+def test_a_folder_without_captions_is_refused(tmp_path: Path):
     with pytest.raises(TaskDataError, match="there is none"):
         read_pairs(tmp_path / "none", "sound")
-    with pytest.raises(InputError, match="text as the mediator"):
+    with pytest.raises(InputError, match="teach image through text instead"):
+        read_pairs(tmp_path, "text", "image")
+    with pytest.raises(TaskDataError, match=r"pairs of sound and image .* two files of one name"):
         read_pairs(tmp_path, "sound", "image")
     with pytest.raises(TaskDataError, match="found 0, with 0 files in no pair; the layout is"):
         read_pairs(tmp_path, "sound")
+
+
+def test_files_of_one_name_are_pairs_without_words(tmp_path: Path):
+    (tmp_path / "more").mkdir()
+    for name in ("a", "more/a", "b"):
+        write_picture(tmp_path / f"{name}.png", np.full((20, 20, 3), len(name), np.uint8))
+        write_sound(tmp_path / f"{name}.wav", tone(0.5))
+    write_sound(tmp_path / "alone.wav", tone(0.5))
+    folder = read_pairs(tmp_path, "sound", "image")
+    assert [(item.source, item.captions, item.told_by.name) for item in folder.items] == [
+        ("a.wav", (), "a.png"),
+        ("b.wav", (), "b.png"),
+        ("more/a.wav", (), "a.png"),
+    ]
+    assert [(one.source, one.reason) for one in folder.skipped] == [("alone.wav", "no sound and image of its name")]
+    pairs, skipped = decode_pairs(folder)
+    assert (pairs.modality, pairs.mediator, pairs.captions, skipped) == ("sound", "image", ((),) * 3, ())
+    assert all(sample.audio is not None and sample.frames is not None for sample in pairs.samples)
+    assert [int(sample.frames.max()) for sample in pairs.samples] == [1, 1, 6]
+    write_picture(tmp_path / "b.png", np.full((20, 20, 3), 9, np.uint8))
+    assert read_pairs(tmp_path, "sound", "image").digest != folder.digest
+
+
+def test_a_video_and_its_own_sound_are_a_pair(tmp_path: Path):
+    for name in ("a", "b", "mute"):
+        write_video(tmp_path / f"{name}.mp4", sound=name != "mute")
+    write_sound(tmp_path / "b.wav", tone(0.25))
+    folder = read_pairs(tmp_path, "sound", "video")
+    assert [(item.source, item.told_by.name) for item in folder.items] == [
+        ("a.mp4", "a.mp4"),
+        ("b.wav", "b.mp4"),
+        ("mute.mp4", "mute.mp4"),
+    ]
+    pairs, skipped = decode_pairs(folder)
+    assert [sample.source for sample in pairs.samples] == ["a.mp4", "b.wav"]
+    assert len(pairs.samples[1].audio) == 4_000
+    assert [(one.source, "expected sound in it" in one.reason) for one in skipped] == [("mute.mp4", True)]
+    assert [item.source for item in read_pairs(tmp_path, "video", "speech").items] == ["a.mp4", "b.mp4", "mute.mp4"]
 
 
 def test_one_file_is_decoded_as_its_modality(tmp_path: Path):
