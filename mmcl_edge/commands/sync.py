@@ -37,7 +37,7 @@ _FAILED = ("refused", "rolled-back", "refused-before")
     "--tolerance",
     type=FiniteRange(min=0, max=1),
     metavar="X",
-    help="Share of stored canaries by which the new pack may be worse.  [default: 0.1]",
+    help="Share of stored canaries, or mean reciprocal rank of pairs, that the new pack may lose.  [default: 0.1]",
 )
 @provider_option
 @threads_option
@@ -138,6 +138,9 @@ def _human(result: Mapping[str, Any]) -> str:
     if result["canaries"]:
         shares = {name: "-" if one is None else f"{100 * one:.1f} %" for name, one in result["accuracy"].items()}
         rows.append(("canaries", f"{result['canaries']}, right before {shares['before']}, now {shares['after']}"))
+    for name, rank in ((result["retrieval"] or {}).get("after") or {}).items():
+        before = result["retrieval"]["before"].get(name)
+        rows.append((f"pairs of {name}", f"rank {'-' if before is None else f'{before:.3f}'} before, now {rank:.3f}"))
     for name in ("settled", "reason"):
         if result[name]:
             rows.append((name, result[name]))

@@ -7,9 +7,9 @@ Rules, in this order; whatever refuses, the pack in use stays in use and nothing
 2. Trust is refreshed (``fleet.client``): attack, expiry, unreachable store and a wrong clock are four different ends.
 3. What to do follows from the release and what the device remembers (``fleet.sync_state.decide``).
 4. The pack is fetched into a folder of its own and verified (``fleet.staging``).
-5. Where sums make that exact, what this device learned and the release lacks is put on top of it (``fleet.carry``).
-6. It is examined there: stored canaries, finite answers, no worse than the pack in use (``fleet.health``).
-7. It takes its place in ``packs/``, and the device's exemplars are indexed for it.
+5. What this device learned and the release lacks is put on top of it, where that is exact (``fleet.carry``).
+6. It is examined there: stored canaries and pairs, finite answers, no worse than the pack in use (``fleet.health``).
+7. It takes its place in ``packs/``, and the device's exemplars and held-out pairs are indexed for it.
 8. The trial is noted, ``previous`` := the pack in use, ``current`` := the new one.
 9. The pack is examined once more through the link ``current``. If it fails there, the links go back.
 10. Its trial ends; or goes on until somebody confirms it (``mark_good``), if that was asked for. While it goes on,
@@ -19,7 +19,7 @@ Rules, in this order; whatever refuses, the pack in use stays in use and nothing
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
@@ -35,12 +35,11 @@ from mmcl_edge.fleet.store import Store
 from mmcl_edge.fleet.sync_state import Applied, Verdict, clock_complaint, decide, named_by
 from mmcl_edge.fleet.trials import Trials
 from mmcl_edge.packs import Pack, read_manifest, read_pack, write_pack
-from mmcl_edge.packs.lineage import ancestors
+from mmcl_edge.packs.lineage import ancestors, known_manifest
 from mmcl_edge.runtime.install import bring_pack
-from mmcl_edge.runtime.replay_store import ReplayStore
+from mmcl_edge.runtime.replay_store import Exemplars, ReplayStore
 from mmcl_edge.runtime.trial import Trial
 from mmcl_edge.runtime.workspace import Workspace
-from mmcl_edge.types import Sample
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +47,7 @@ _SUSPICIOUS = timedelta(days=30)
 """A timestamp that holds longer than this is compared with the lifetime that the fleet gives its timestamps."""
 
 Outcome = Literal["nothing-released", "in-use", "on-trial", "refused", "rolled-back"] | Verdict
-MakeExaminer = Callable[[Iterable[Sample]], Examiner]
+MakeExaminer = Callable[[Exemplars], Examiner]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +57,7 @@ class SyncRequest:
     Attributes:
         invitation: the fleet, the first time.
         trial: the new pack stays on trial until it is confirmed.
-        tolerance: share of canaries by which it may be worse than the pack in use.
+        tolerance: share of canaries, and mean reciprocal rank of pairs, by which it may be worse than the pack in use.
         provider: execution provider of the examination.
         threads: of it; ``None`` takes every core.
         on_stage: told what is being done.
@@ -89,6 +88,8 @@ class SyncReport:
         delta_from: the pack that the download started from.
         accuracy: share of canaries answered rightly, by the pack before and the new one; ``None`` without canaries.
         canaries: how many there were.
+        retrieval: mean reciprocal rank of held-out pairs by modality, of the pack before and the new one; ``None``
+            without pairs.
         joined: fingerprint of the root metadata, the first time.
     """
 
@@ -104,6 +105,7 @@ class SyncReport:
     delta_from: str | None = None
     accuracy: dict[str, float | None] | None = None
     canaries: int = 0
+    retrieval: dict[str, dict[str, float]] | None = None
     joined: str | None = None
 
 
@@ -120,7 +122,7 @@ def sync(
         workspace: of the device.
         request: what is asked.
         open_store: opens a store by its URL.
-        make_examiner: makes what examines packs on the given canaries; by default ``RuntimeExaminer``.
+        make_examiner: makes what examines packs on what the device held out; by default ``RuntimeExaminer``.
 
     Raises:
         LockedError: another process works in the workspace.
@@ -133,8 +135,10 @@ def sync(
     """
     asked = request or SyncRequest()
 
-    def default(canaries: Iterable[Sample]) -> Examiner:
-        return RuntimeExaminer(workspace.bundle_path, canaries, provider=asked.provider, threads=asked.threads)
+    def default(held: Exemplars) -> Examiner:
+        return RuntimeExaminer(
+            workspace.bundle_path, held.holdout, held.pairs, provider=asked.provider, threads=asked.threads
+        )
 
     with workspace.lock():
         return _Sync(workspace, asked, open_store, make_examiner or default).run()
@@ -246,9 +250,9 @@ class _Sync:
             return self._tried(pack, named_by(release), report)
 
     def _with_own(self, released: Pack, release: Release, folder: Path) -> Pack:
-        """Rule 5: what this device learned and the release lacks, on top of it, where sums make that exact."""
+        """Rule 5: what this device learned and the release lacks, on top of it, where that is exact."""
         own = self._own(release)
-        if own is None or released.config.learner != "analytic":
+        if own is None:
             return released
         from mmcl_edge.fleet.carry import carried
 
@@ -263,36 +267,34 @@ class _Sync:
 
     def _own(self, release: Release) -> Path | None:
         """The newest pack here that the pack in use stands on, or it itself, which no withdrawn pack went into."""
-        left, withdrawn = [self.workspace.current_digest()], set(release.withdrawn)
+        packs, withdrawn = self.workspace.packs_path, set(release.withdrawn)
+        current = self.workspace.current_digest()
+        left, seen = [] if current is None else [current], set[str]()
         while left:
             digest = left.pop(0)
-            folder = self.workspace.packs_path / str(digest)
-            if digest is None or not folder.is_dir():
+            manifest = None if digest in seen else known_manifest(digest, packs)
+            seen.add(digest)
+            if manifest is None:
                 continue
-            if not {digest, *self._lineage(digest, stop=release.pack)} & withdrawn:
-                return folder
-            with suppress(PackError):
-                left += [parent.digest for parent in read_manifest(folder)[0].parents]
+            if (packs / digest).is_dir() and not {digest, *self._lineage(digest, stop=release.pack)} & withdrawn:
+                return packs / digest
+            left += [parent.digest for parent in manifest.parents]  # also of a pack that was pruned
         return None
 
     def _tried(self, pack: Pack, target: Applied, report: SyncReport) -> SyncReport:
         """Rules 6 to 10 for a pack that lies outside ``packs/``, or is there already."""
         withdrawal = report.outcome == "go-back"
         self.request.on_stage("check its health")
-        examiner = self.make_examiner(self._canaries(report.before))
+        examiner = self.make_examiner(self._held_out(report.before))
         old = self._examined_now(examiner)
         problem, new = self._examined(examiner, pack.path, old, withdrawal=withdrawal)
-        report = replace(
-            report,
-            canaries=0 if new is None else new.canaries,
-            accuracy={"before": None if old is None else old.accuracy, "after": None if new is None else new.accuracy},
-        )
+        report = _with_figures(report, old, new)
         if problem is not None:
             self.trials.refuse(target, problem)
             return replace(report, outcome="refused", reason=problem)
         self.request.on_stage("swap")
         bring_pack(pack, self.workspace.packs_path / pack.digest)
-        self.store.follow(report.before, pack.digest, pack.manifest.label_names)
+        self.store.follow(report.before, pack.digest, pack.manifest.label_names, _modalities(pack))
         previous = self.workspace.previous_pack()
         trial = Trial(
             pack=pack.digest,
@@ -309,12 +311,12 @@ class _Sync:
             return replace(report, outcome="rolled-back", reason=problem)
         return replace(report, outcome="on-trial" if self.request.trial else "in-use", in_use=pack.digest)
 
-    def _canaries(self, digest: str | None) -> tuple[Sample, ...]:
+    def _held_out(self, digest: str | None) -> Exemplars:
         try:
-            return self.store.read(digest).holdout
+            return self.store.read(digest)
         except IntegrityError as error:
             logger.warning("the stored canaries cannot be used, so none are asked: %s", error)
-            return ()
+            return Exemplars()
 
     def _examined_now(self, examiner: Examiner) -> Examination | None:
         """How the pack in use answers; ``None`` where there is none, or it is broken and so no measure."""
@@ -343,7 +345,7 @@ class _Sync:
         if folder is None or folder.name != trial.pack:
             return "the link 'current' does not name it"
         if known is None:
-            examiner = self.make_examiner(self._canaries(trial.good))
+            examiner = self.make_examiner(self._held_out(trial.good))
             good = None if trial.good is None else self.workspace.packs_path / trial.good
             old = (
                 None if good is None or not good.is_dir() else self._examined(examiner, good, None, withdrawal=True)[1]
@@ -351,6 +353,22 @@ class _Sync:
         else:
             examiner, old = known
         return self._examined(examiner, self.workspace.root / "current", old, withdrawal=trial.withdrawal)[0]
+
+
+def _with_figures(report: SyncReport, old: Examination | None, new: Examination | None) -> SyncReport:
+    found = {"before": old, "after": new}
+    ranks = {name: {} if one is None else dict(one.retrieval) for name, one in found.items()}
+    return replace(
+        report,
+        canaries=0 if new is None else new.canaries,
+        accuracy={name: None if one is None else one.accuracy for name, one in found.items()},
+        retrieval=ranks if any(ranks.values()) else None,
+    )
+
+
+def _modalities(pack: Pack) -> tuple[str, ...]:
+    found = pack.space()
+    return () if found is None else found.modalities
 
 
 def _now() -> datetime:

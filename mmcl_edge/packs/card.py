@@ -6,26 +6,35 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mmcl_edge.packs.contents import PackContents
+from mmcl_edge.packs.spaces import space_summary
 
 _FRONT_MATTER = "---\nlibrary_name: mmcl-edge\ntags:\n- continual-learning\n- adapter\n---\n"
 
 
 def model_card(contents: PackContents) -> str:
     """Markdown that tells a person what the pack knows, from how much data, and how well it did."""
-    parts = (_facts, _classes, _figures, _confidence)
-    return "\n".join([_FRONT_MATTER, "# Adapter pack", "", *(line for part in parts for line in part(contents))])
+    parts = (_facts, _classes, _space, _figures, _confidence)
+    title = "# Adapter pack" if _has_classes(contents) else "# Shared space"
+    return "\n".join([_FRONT_MATTER, title, "", *(line for part in parts for line in part(contents))])
+
+
+def _has_classes(contents: PackContents) -> bool:
+    return contents.config.learner != "none"
 
 
 def _facts(contents: PackContents) -> list[str]:
     size = sum(tensor.nbytes for tensor in contents.tensors.values())
     frozen = sum(expert.frozen for expert in contents.experts)
+    adapters = [
+        ("placement", contents.config.adapter.placement),
+        ("experts", f"{len(contents.experts)}, of them {frozen} frozen"),
+    ]
     rows = [
         ("version", contents.version),
         ("for the bundle", contents.bundle_digest),
         ("parents", ", ".join(f"{parent.digest[:16]} ({parent.method})" for parent in contents.parents) or "none"),
         ("experiences", ", ".join(contents.experiences) or "none"),
-        ("placement", contents.config.adapter.placement),
-        ("experts", f"{len(contents.experts)}, of them {frozen} frozen"),
+        *(adapters if _has_classes(contents) else ()),
         ("tensors", f"{len(contents.tensors)} with {size:,} bytes"),
         ("oldest release that reads it", contents.minimum_runtime),
         *((f"privacy: {name}", value) for name, value in sorted(contents.privacy.items())),
@@ -34,8 +43,15 @@ def _facts(contents: PackContents) -> list[str]:
 
 
 def _classes(contents: PackContents) -> list[str]:
+    if not _has_classes(contents):
+        return ["It answers what lies near what, across modalities (`embed`, `retrieve`), and knows no classes.", ""]
     rows = [(index, name, contents.sample_counts.get(name, 0)) for index, name in enumerate(contents.labels)]
     return ["## Classes", "", *_table(("index", "class", "training samples"), rows), ""]
+
+
+def _space(contents: PackContents) -> list[str]:
+    found = space_summary(contents.module, {name: value.shape for name, value in contents.tensors.items()})
+    return [] if found is None else ["## Shared space", "", *_table(("fact", "value"), found.rows()), ""]
 
 
 def _figures(contents: PackContents) -> list[str]:

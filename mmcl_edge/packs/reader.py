@@ -31,6 +31,7 @@ from mmcl_edge.packs.manifest import (
     validation_sentence,
 )
 from mmcl_edge.packs.precision import check_forms, plain_name, restored
+from mmcl_edge.packs.spaces import SpaceSummary, space_summary
 from mmcl_edge.packs.tensors import TensorEntry, check_tensors
 
 if TYPE_CHECKING:
@@ -83,6 +84,10 @@ class Pack:
         from safetensors.torch import load
 
         return load(_content(self.path, self.manifest, TENSORS_NAME))
+
+    def space(self) -> SpaceSummary | None:
+        """What it says of its shared space; ``None`` where it has none. Nothing of it is checked yet."""
+        return space_summary(self.module, {name: entry.shape for name, entry in self.entries.items()})
 
     def as_parent(self, *, weight: float = 1.0, method: str = "adapt") -> Parent:
         """This pack as an entry of another pack's ``parents``."""

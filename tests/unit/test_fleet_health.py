@@ -4,12 +4,29 @@ import numpy as np
 import pytest
 
 from mmcl_edge.bundle import AudioInput, FileEntry, FramesInput, MotionInput, TextInput
-from mmcl_edge.fleet.health import MAX_CANARIES, Examination, chosen, complaint, judged, synthetic
+from mmcl_edge.fleet.health import (
+    MAX_CANARIES,
+    MAX_PAIRS,
+    Examination,
+    chosen,
+    chosen_pairs,
+    complaint,
+    judged,
+    synthetic,
+)
+from mmcl_edge.runtime.replay_store import HeldPair
 from mmcl_edge.types import Prediction, Sample
 
 DOG, CAT = frozenset({"dog"}), frozenset({"cat"})
 BOTH = DOG | CAT
 OLD = Examination(8, 10, BOTH)
+
+HEARD = Examination(8, 10, BOTH, modalities=("text", "image"), retrieval={"image": 0.6})
+
+
+def seen(rank: float, *modalities: str) -> Examination:
+    return Examination(8, 10, BOTH, modalities=("text", *modalities), retrieval={"image": rank} if rank else {})
+
 
 # name: (pack in use, new pack, classes asked, withdrawal, words)
 COMPLAINTS = {
@@ -22,6 +39,14 @@ COMPLAINTS = {
     "no canaries": (Examination(0, 0, DOG), Examination(0, 0, CAT), frozenset(), False, None),
     "a class is lost": (OLD, Examination(10, 10, CAT), BOTH, False, "'dog'"),
     "a class is lost, in the place of a withdrawn one": (OLD, Examination(10, 10, CAT), BOTH, True, None),
+    "a space comes": (OLD, seen(0.5, "image"), BOTH, False, None),
+    "retrieval worse within tolerance": (HEARD, seen(0.5, "image", "sound"), BOTH, False, None),
+    "retrieval worse": (HEARD, seen(0.49, "image"), BOTH, False, "rank of 0.490, the pack in use with 0.600"),
+    "retrieval worse, in the place of a withdrawn one": (HEARD, seen(0.1, "image"), BOTH, True, None),
+    "a modality is lost": (HEARD, seen(0.0, "sound"), BOTH, False, "does not know image"),
+    "the space is lost": (HEARD, OLD, BOTH, False, "does not know text, image"),
+    "the space is lost, in the place of a withdrawn one": (HEARD, OLD, BOTH, True, None),
+    "a modality cannot be measured any more": (HEARD, seen(0.0, "image"), BOTH, False, "rank of 0.000"),
     "not finite": (OLD, Examination(10, 10, BOTH, ("x.wav",)), BOTH, False, "x.wav"),
     "not finite, in the place of a withdrawn one": (OLD, Examination(10, 10, BOTH, ("x",)), BOTH, True, "not finite"),
     "not finite, no pack before": (None, Examination(0, 0, BOTH, ("x",)), BOTH, False, "not finite"),
@@ -52,6 +77,16 @@ def test_canaries_are_taken_class_by_class_in_turn():
     assert len(found) == MAX_CANARIES
     assert [sample.source for sample in found[:5]] == ["a0", "b0", "a1", "b1", "a2"]
     assert chosen([]) == ()
+
+
+def test_the_first_pairs_of_each_modality_are_asked():
+    pairs = [
+        HeldPair(Sample(None, None, None, f"{m}{n}"), m, "text", ()) for m in ("b", "a") for n in range(MAX_PAIRS + 2)
+    ]
+    found = chosen_pairs(pairs)
+    assert [one.modality for one in found] == ["b"] * MAX_PAIRS + ["a"] * MAX_PAIRS
+    assert found[1].sample.source == "b1"
+    assert chosen_pairs([]) == ()
 
 
 def test_a_synthetic_sample_holds_all_that_the_bundle_takes():

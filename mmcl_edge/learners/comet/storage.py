@@ -29,11 +29,10 @@ from mmcl_edge.learners.host import Host
 from mmcl_edge.learners.protocol import MEMORY, LearnerState
 from mmcl_edge.packs import Pack
 from mmcl_edge.packs.manifest import Name, validation_sentence
+from mmcl_edge.packs.spaces import SPACE_KEY
 from mmcl_edge.packs.tensors import SPACE_PREFIX
 from mmcl_edge.types import FrozenModel
 
-MODULE_KEY = "space"
-"""Of the facts in a pack's ``module``."""
 _ADVICE = "fetch the pack again, or use another"
 _IDLE = "codebook.idle"
 """Updates since a code was used: counted while learning, nothing to keep."""
@@ -90,7 +89,7 @@ class StoredSpace:
 
     def module(self) -> dict[str, Any]:
         """The facts as an entry of a pack's ``module``."""
-        return {MODULE_KEY: self.facts.model_dump(mode="json")}
+        return {SPACE_KEY: self.facts.model_dump(mode="json")}
 
     def checked(self) -> StoredSpace:
         """Rules 3 and 4.
@@ -125,7 +124,7 @@ class StoredSpace:
 def holds_space(pack: Pack) -> bool:
     """Whether a pack says anything of a shared space."""
     named = any(name.startswith(SPACE_PREFIX) for name in pack.plain_names)
-    return named or pack.config.space is not None or MODULE_KEY in pack.module
+    return named or pack.config.space is not None or SPACE_KEY in pack.module
 
 
 def space_of(pack: Pack) -> StoredSpace | None:
@@ -136,7 +135,7 @@ def space_of(pack: Pack) -> StoredSpace | None:
     """
     if not holds_space(pack):
         return None
-    config, facts = pack.config.space, pack.module.get(MODULE_KEY)
+    config, facts = pack.config.space, pack.module.get(SPACE_KEY)
     if config is None or facts is None:
         raise _refuse("it should come with its configuration and its facts, but lacks one")
     try:
