@@ -5,6 +5,7 @@ Rules:
 2. A file appears whole or not at all: temporary file in the same folder, flush, fsync, rename.
 3. A folder appears whole or not at all: temporary folder beside it, fsync, rename.
 4. A link is moved by rename, never removed first.
+5. A folder goes whole: renamed to a temporary name, then removed.
 """
 
 from __future__ import annotations
@@ -189,6 +190,39 @@ def _take_place(staging: Path, target: Path) -> None:
     else:
         os.replace(staging, target)
     fsync_folder(target.parent)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove ``folder`` with all that is in it; links in it are removed, not followed.
+
+    Nothing is written, so it works on a full disk. What a cut leaves has a temporary name.
+
+    Raises:
+        StorageError: the system refuses.
+    """
+    aside = folder.parent / f"{STAGING_PREFIX}{folder.name}-{os.getpid()}"
+    with storage_errors(folder):
+        shutil.rmtree(aside, ignore_errors=True)
+        os.replace(folder, aside)
+        fsync_folder(folder.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def keep_file(source: Path, target: Path, *, max_bytes: int) -> None:
+    """Let the content of ``source`` be at ``target`` too: by a second name, which takes no space, or else by a copy.
+
+    Raises:
+        IntegrityError: ``source`` is missing or larger than ``max_bytes``.
+        StorageError: the system refuses to write.
+    """
+    data = read_bounded(source, max_bytes)
+    with storage_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(OSError):
+            os.link(source, target, follow_symlinks=False)
+            fsync_folder(target.parent)
+            return
+    write_atomic(target, data)
 
 
 def point_link(link: Path, target: str) -> None:

@@ -13,6 +13,7 @@ from mmcl_edge.commands.pack_diff import diff
 from mmcl_edge.commands.pack_export import export
 from mmcl_edge.commands.pack_inspect import inspect
 from mmcl_edge.commands.pack_place import key_options, pack_folder, parent_of, public_keys
+from mmcl_edge.commands.pack_prune import prune
 from mmcl_edge.commands.pack_sign import sign
 from mmcl_edge.commands.pack_verify import verify
 from mmcl_edge.errors import PackError
@@ -33,7 +34,7 @@ def command() -> None:
     """
 
 
-for _more in (export, inspect, verify, sign, diff):
+for _more in (export, inspect, verify, sign, diff, prune):
     command.add_command(_more)
 
 

@@ -166,6 +166,16 @@ def push(
         return _sent(store, prepared, seal(prepared.upload, signer), throttle, on_progress, again=again)
 
 
+def newest_upload(trust: Path) -> Sent | None:
+    """The newest upload of the device whose folder ``trust`` is, whole or begun; ``None`` before the first.
+
+    Raises:
+        IntegrityError: the record is damaged.
+    """
+    sent = _record(trust / RECORD_NAME).sent
+    return sent[-1] if sent else None
+
+
 def _url(workspace: Workspace, url: str | None) -> str:
     if url is not None:
         return absolute(url)

@@ -15,10 +15,12 @@ from mmcl_edge.fileio import (
     STAGING_PREFIX,
     atomic_folder,
     canonical_json,
+    keep_file,
     point_link,
     pretty_json,
     read_bounded,
     read_json,
+    remove_folder,
     sha256_bytes,
     sha256_file,
     sweep_staging,
@@ -220,3 +222,30 @@ def test_json_has_one_form():
 def test_digests_agree(tmp_path):
     (tmp_path / "x").write_bytes(b"abc" * 500_000)
     assert sha256_file(tmp_path / "x") == sha256_bytes(b"abc" * 500_000)
+
+
+def test_a_folder_goes_with_its_links_but_not_with_what_they_name(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").write_text("stays")
+    folder = tmp_path / "going"
+    folder.mkdir()
+    (folder / "link").symlink_to(tmp_path / "mine")
+    (folder / "file").write_text("goes")
+    remove_folder(folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+    assert (tmp_path / "mine" / "file").read_text() == "stays"
+
+
+def test_a_kept_file_outlives_its_first_name(tmp_path):
+    source, target = tmp_path / "source", tmp_path / "deep" / "target"
+    source.write_bytes(b"content")
+    keep_file(source, target, max_bytes=7)
+    source.unlink()
+    assert target.read_bytes() == b"content"
+
+
+def test_a_kept_file_has_a_limit(tmp_path):
+    (tmp_path / "source").write_bytes(b"content")
+    with pytest.raises(IntegrityError, match="at most 6"):
+        keep_file(tmp_path / "source", tmp_path / "target", max_bytes=6)
+    assert not (tmp_path / "target").exists()

@@ -46,7 +46,7 @@ def workspace(tmp_path, monkeypatch):
 def test_the_commands_of_the_guide_run(workspace, tmp_path):
     blocks = re.findall(r"```console\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
     commands = [line.removeprefix("$ mmcl-edge ") for block in blocks for line in block.splitlines()]
-    assert len(commands) == 11
+    assert len(commands) == 13
     for command in commands:
         result = CliRunner().invoke(CLI, shlex.split(command))
         assert result.exit_code == 0, f"{command}: {result.output}"
