@@ -279,22 +279,25 @@ class Runtime:
 
         Raises:
             InputError: the pack has no shared space, does not know a modality, or the query cannot be used.
-            VectorIndexError: the index is missing, broken, or was made with another pack.
+            VectorIndexError: the index is missing, broken, or was made in another space.
         """
-        loaded, space = self._current(), self._space()
-        origin = Origin(loaded.pack.digest, loaded.pack.manifest.version, self.bundle.family)
+        space = self._space()
         folder = home() / INDEX_FOLDER if index is None else Path(index)
-        found = self._index = OpenIndex.read(folder, origin, self._index)
+        found = self._index = OpenIndex.read(folder, self._origin(space), self._index)
         asked = self._checked(query) if isinstance(query, Sample) else query
         return retrieve(space, found, asked, k, modality=modality, read_as=read_as)
 
-    def check_space(self) -> None:
-        """Refuse what needs a shared space, before any work is done for it.
+    @property
+    def origin(self) -> Origin:
+        """What an index of this runtime's embeddings belongs to.
 
         Raises:
-            InputError: the pack in use has none.
+            InputError: the pack in use has no shared space.
         """
-        self._space()
+        return self._origin(self._space())
+
+    def _origin(self, space: SharedSpace) -> Origin:
+        return Origin(space.digest, len(space.facts.stages), self.bundle.family)
 
     def _space(self) -> SharedSpace:
         space = self._current().space

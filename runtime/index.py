@@ -1,7 +1,7 @@
 """A local index of embeddings: what lies where on this device, findable by any modality.
 
 Rules:
-1. Everything in an index was embedded by one pack (``Origin``); with another pack in use, it is refused.
+1. Everything in an index was embedded in one shared space (``Origin``); with another in use, it is refused.
 2. A vector is finite and not zero, and kept at unit length: a score is a cosine.
 3. An item is a file as one modality; putting it again takes the place of the earlier one.
 4. A search is exact, or, where a modality has so many items that a graph is kept, exact among the graph's candidates.

@@ -77,8 +77,8 @@ class Document(FrozenModel):
     """Contents of ``index.json``. ``root`` is where sources start, relative to the index's folder."""
 
     schema_version: Literal[1] = 1
-    pack: Digest
-    pack_version: int = Field(ge=1)
+    space: Digest
+    stages: int = Field(ge=1)
     bundle: Digest
     dim: int = Field(ge=0, le=1 << 16)
     root: str
@@ -87,7 +87,7 @@ class Document(FrozenModel):
     @property
     def origin(self) -> Origin:
         """What embedded the items."""
-        return Origin(self.pack, self.pack_version, self.bundle)
+        return Origin(self.space, self.stages, self.bundle)
 
 
 def exists(folder: Path) -> bool:
@@ -114,8 +114,8 @@ def write_index(index: VectorIndex, folder: Path, root: Path) -> None:
         shelves.append(Shelved(modality=modality, items=items, vectors=stored, graph=kept))
     origin = index.origin
     document = Document(
-        pack=origin.pack,
-        pack_version=origin.pack_version,
+        space=origin.space,
+        stages=origin.stages,
         bundle=origin.bundle,
         dim=index.dim,
         root=Path(os.path.relpath(root.resolve(), folder.resolve())).as_posix(),

@@ -12,36 +12,36 @@ class Origin:
     """What embedded the items of an index.
 
     Attributes:
-        pack: digest of the pack.
-        pack_version: its version.
+        space: digest of the shared space: packs that differ in their classes alone have the same.
+        stages: how many it had learned.
         bundle: the bundle's family.
     """
 
-    pack: str
-    pack_version: int
+    space: str
+    stages: int
     bundle: str
 
     def check(self, in_use: Origin, where: str) -> None:
         """Rule 1.
 
         Raises:
-            VectorIndexError: another bundle, a newer pack, or another one is in use.
+            VectorIndexError: another bundle, a newer space, or another one is in use.
         """
         again = "run 'mmcl-edge index build' on the same files to embed them anew"
         if self.bundle != in_use.bundle:
             raise VectorIndexError(
                 f"{where} was made with the bundle {self.bundle[:16]}, but {in_use.bundle[:16]} is in use; {again}."
             )
-        if self.pack == in_use.pack:
+        if self.space == in_use.space:
             return
-        if self.pack_version < in_use.pack_version:
+        if self.stages < in_use.stages:
             raise VectorIndexError(
-                f"{where} is older than the pack in use: it was made with version {self.pack_version} "
-                f"({self.pack[:16]}), and version {in_use.pack_version} ({in_use.pack[:16]}) is in use; {again}."
+                f"{where} is older than the pack in use: its shared space had learned {self.stages} stages "
+                f"({self.space[:16]}), that of the pack {in_use.stages} ({in_use.space[:16]}); {again}."
             )
         raise VectorIndexError(
-            f"{where} was made with the pack {self.pack[:16]} (version {self.pack_version}), but {in_use.pack[:16]} "
-            f"(version {in_use.pack_version}) is in use; {again}, or go back with 'mmcl-edge pack use'."
+            f"{where} was made with the shared space {self.space[:16]} ({self.stages} stages), but {in_use.space[:16]} "
+            f"({in_use.stages} stages) is in use; {again}, or go back with 'mmcl-edge pack use'."
         )
 
 

@@ -36,6 +36,7 @@ class SharedSpace:
         stored = space_of(pack)
         assert stored is not None  # who calls has looked
         self.facts = stored.facts
+        self.digest = stored.digest
         self._learner = stored.learner(Host(backbones, MethodConfig(), preprocess, seed=0))
 
     @property

@@ -54,6 +54,7 @@ def _facts(result: Mapping[str, Any]) -> str:
         ("codes", grown),
         ("pack", pack),
         ("skipped", skipped_text(result)),
+        *([("then", "mmcl-edge index build DIR")] if result["accepted"] else []),
         *(("warning", text) for text in result["warnings"]),
         *([("advice", _ADVICE)] if result["accepted"] and new is not None and new < POOR else []),
     ]

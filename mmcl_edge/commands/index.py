@@ -16,7 +16,7 @@ from mmcl_edge.data.crossmodal import MODALITIES
 from mmcl_edge.errors import InputError
 
 if TYPE_CHECKING:
-    from mmcl_edge.runtime.engine import Runtime
+    from mmcl_edge.runtime.index_files import Document
     from mmcl_edge.runtime.index_items import Origin
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -76,7 +76,7 @@ def build(
     """Put files in the index, or bring it up to date with them.
 
     Files that did not change are not read again, and those that are gone from a folder named are taken out. A run that
-    was interrupted goes on where it was. After the pack changed, everything is embedded anew.
+    was interrupted goes on where it was. After a modality was learned, everything is embedded anew.
 
     \b
     Examples:
@@ -94,10 +94,10 @@ def build(
     place = _folder(folder)
     _check_paths(paths)
     with open_runtime(pack, bundle, provider, threads) as runtime:
-        runtime.check_space()
+        origin = runtime.origin
         place.mkdir(parents=True, exist_ok=True)
         with workspace_lock(place), progress("Indexing", quiet=as_json) as report:
-            index, start, anew = _open_or_new(place, _origin(runtime), paths, root)
+            index, start, anew = _open_or_new(place, origin, paths, root)
             found = find_files(paths, start, modality)
             try:
                 done = update_index(
@@ -188,7 +188,7 @@ def query(
 @_place("--index")
 @json_option
 def info(folder: Path | None, as_json: bool) -> None:
-    """Say what the index holds, which pack made it, and whether that is the one in use.
+    """Say what the index holds, which shared space made it, and whether that is the one in use.
 
     \b
     Examples:
@@ -196,20 +196,17 @@ def info(folder: Path | None, as_json: bool) -> None:
       mmcl-edge index info --index ./index --json
     """  # noqa: D301
     from mmcl_edge.runtime.index_files import read_document, root_of
-    from mmcl_edge.runtime.workspace import Workspace
 
     place = _folder(folder)
     document = read_document(place)
-    workspace = Workspace()
-    in_use = workspace.current_digest() if workspace.exists() else None
     result = {
         "index": click.format_filename(place),
         "root": click.format_filename(root_of(place, document)),
-        "pack": document.pack,
-        "pack_version": document.pack_version,
+        "space": document.space,
+        "stages": document.stages,
         "bundle": document.bundle,
         "width": document.dim,
-        "usable": None if in_use is None else in_use == document.pack,
+        "usable": _in_use(document),
         "modalities": {shelf.modality: len(shelf.items) for shelf in document.shelves},
         "graphs": [shelf.modality for shelf in document.shelves if shelf.graph is not None],
         "size_bytes": sum(
@@ -233,16 +230,25 @@ def _check_paths(paths: tuple[Path, ...]) -> None:
             raise InputError(f"Expected a file or a folder at {name}, but there is none; check the path.")
 
 
-def _origin(runtime: Runtime) -> Origin:
-    from mmcl_edge.runtime.index_items import Origin
+def _in_use(document: Document) -> bool | None:
+    """Whether the pack in use has the index's shared space; ``None`` where none is in use."""
+    from mmcl_edge.runtime.workspace import Workspace
 
-    return Origin(runtime.pack.digest, runtime.pack.manifest.version, runtime.bundle.family)
+    workspace = Workspace()
+    folder = workspace.current_pack() if workspace.exists() else None
+    if folder is None:
+        return None
+    from mmcl_edge.learners.comet.storage import space_of
+    from mmcl_edge.packs import read_pack
+
+    space = space_of(read_pack(folder))
+    return space is not None and space.digest == document.space
 
 
 def _open_or_new(place: Path, origin: Origin, paths: tuple[Path, ...], root: Path | None) -> tuple[Any, Path, bool]:
     """The index to bring up to date, where its sources start, and whether it is a new one.
 
-    One that is broken, or that another pack made, gives way to a new one of the same root: it can be made again.
+    One that is broken, or of another shared space, gives way to a new one of the same root: it can be made again.
     """
     from mmcl_edge.errors import VectorIndexError
     from mmcl_edge.runtime.index import VectorIndex
@@ -302,7 +308,7 @@ def _info_text(result: Mapping[str, Any]) -> str:
     rows = [
         ("index", result["index"]),
         ("names start at", result["root"]),
-        ("pack", f"{result['pack'][:16]}, version {result['pack_version']} ({usable})"),
+        ("shared space", f"{result['space'][:16]}, {result['stages']} stages ({usable})"),
         ("bundle", result["bundle"][:16]),
         ("items", ", ".join(f"{count} {name}" for name, count in result["modalities"].items()) or "none"),
         ("width", result["width"]),

@@ -24,7 +24,7 @@ from mmcl_edge.types import Sample
 from tests.adapting import method, request, write_task
 from tests.builders import snapshot
 from tests.conftest import TinyBundle
-from tests.integration.commands import answer, run
+from tests.integration.commands import answer, refused, run
 from tests.integration.test_data_makers import write_sound
 from tests.predicting import sound
 
@@ -150,8 +150,8 @@ def test_a_stage_that_harms_earlier_ones_is_refused(
     monkeypatch.setattr(engine, "retrieval_of", lambda *_: figures.pop(0))
     voices = write_pairs(tmp_path / "speech", "speech")
     strict = HOW.model_copy(update={"tolerance": 0.1})
-    refused = adapt_pairs(workspace, ask("speech", voices, adapt=strict))
-    assert (refused.accepted, refused.pack_digest, workspace.current_pack()) == (False, None, before)
+    harmful = adapt_pairs(workspace, ask("speech", voices, adapt=strict))
+    assert (harmful.accepted, harmful.pack_digest, workspace.current_pack()) == (False, None, before)
     assert adapt_pairs(workspace, ask("speech", voices, adapt=strict)).repeated
     result = run("adapt", "--modality", "speech", "--data", voices, "--tolerance", 0.1, "--threads", 1)
     assert result.exit_code == 3
@@ -241,4 +241,13 @@ def test_a_person_teaches_and_finds(workspace: Workspace, tmp_path: Path):
         )
         with pytest.raises(InputError, match="sound was not taught"):
             runtime.retrieve(voices / "speech_3.wav")
+    assert answer("index", "info")["usable"] is True
+    write_task(workspace, "sounds", {"low": "sound", "high": "sound"}, count=4)
+    assert adapt(workspace, request("sounds")).accepted
+    assert answer("index", "info")["usable"] is True, "classes do not make an index old"
+    assert answer("index", "query", CAPTIONS[0], "--modality", "image", "-k", 8)["hits"] == by_words["hits"]
+    assert snapshot(workspace.root / "index") == before
+    adapt_pairs(workspace, ask("sound", write_pairs(tmp_path / "sound", "sound"), space=None))
+    assert answer("index", "info")["usable"] is False
+    refused(run("index", "query", CAPTIONS[0]), "older than the pack in use", "mmcl-edge index build")
     assert snapshot(workspace.root / "index") == before

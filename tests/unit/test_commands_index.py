@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner, Result
@@ -25,27 +24,22 @@ from tests.unit.test_index_build import Histograms, make
 class FakeRuntime(Histograms):
     """Stands for a runtime whose pack has a shared space."""
 
-    def __init__(self, *, pack: str = "a", version: int = 1, bundle: str = "b", refuses: str = "") -> None:
+    def __init__(self, *, space: str = "a", stages: int = 1, bundle: str = "b", refuses: str = "") -> None:
         super().__init__(refuses=refuses)
-        self.pack = SimpleNamespace(digest=pack * 64, manifest=SimpleNamespace(version=version))
-        self.bundle = SimpleNamespace(family=bundle * 64)
-
-    def check_space(self) -> None:
-        """It has one."""
-
-    def modality_of(self, sample: Sample) -> str:
-        raise AssertionError("nobody asks with samples here")
-
-    def retrieve(self, query, k, *, modality, read_as, index):
-        origin = Origin(self.pack.digest, self.pack.manifest.version, self.bundle.family)
-        found = OpenIndex.read(index, origin, None)
-        return retrieve(self, found, query, k, modality=modality, read_as=read_as)
+        self.origin = Origin(space * 64, stages, bundle * 64)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *error):
         return None
+
+    def modality_of(self, sample: Sample) -> str:
+        raise AssertionError("nobody asks with samples here")
+
+    def retrieve(self, query, k, *, modality, read_as, index):
+        found = OpenIndex.read(index, self.origin, None)
+        return retrieve(self, found, query, k, modality=modality, read_as=read_as)
 
 
 @pytest.fixture
@@ -126,7 +120,7 @@ def test_after_the_pack_changed_queries_are_refused_and_a_build_embeds_anew(
 ):
     root = make(tmp_path / "files")
     answer("build", root)
-    use(monkeypatch, FakeRuntime(pack="c", version=2))
+    use(monkeypatch, FakeRuntime(space="c", stages=2))
     before = snapshot(tmp_path / "home/index")
     result = run("query", "A dog.")
     assert (result.exit_code, snapshot(tmp_path / "home/index")) == (2, before)
@@ -134,7 +128,7 @@ def test_after_the_pack_changed_queries_are_refused_and_a_build_embeds_anew(
     again = run("build", root / "more")
     assert "made anew" in again.stderr
     built = answer("info")
-    assert (built["pack"], built["root"], built["modalities"]) == ("c" * 64, str(root), {"image": 1, "sound": 1})
+    assert (built["space"], built["root"], built["modalities"]) == ("c" * 64, str(root), {"image": 1, "sound": 1})
 
 
 def test_a_broken_index_is_made_anew_by_a_build(runtime: FakeRuntime, tmp_path: Path):

@@ -183,11 +183,11 @@ def test_a_full_disk_leaves_the_old_index_or_the_new_one(tmp_path: Path):
 
 OTHERS = {
     "another bundle": (Origin("a" * 64, 3, "c" * 64), "made with the bundle bbbbbbbbbbbbbbbb, but cccccccccccccccc"),
-    "a newer pack": (
+    "a newer space": (
         Origin("d" * 64, 4, "b" * 64),
-        r"older than the pack in use: .* version 3 \(a{16}\), and version 4",
+        r"older than the pack in use: .* learned 3 stages \(a{16}\), that of the pack 4",
     ),
-    "another pack": (Origin("d" * 64, 3, "b" * 64), r"pack a{16} \(version 3\), but d{16} \(version 3\) is in use"),
+    "another space": (Origin("d" * 64, 3, "b" * 64), r"space a{16} \(3 stages\), but d{16} \(3 stages\) is in use"),
 }
 
 

@@ -12,6 +12,7 @@ In ``adapter_model.safetensors`` every tensor of the space has a name that begin
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -24,6 +25,7 @@ from mmcl_edge.adapters.cmoe import PARTS
 from mmcl_edge.config import CometConfig
 from mmcl_edge.data.crossmodal import MODALITIES
 from mmcl_edge.errors import PackError
+from mmcl_edge.fileio import canonical_json
 from mmcl_edge.learners.comet.learner import CometLearner
 from mmcl_edge.learners.host import Host
 from mmcl_edge.learners.protocol import MEMORY, LearnerState
@@ -90,6 +92,16 @@ class StoredSpace:
     def module(self) -> dict[str, Any]:
         """The facts as an entry of a pack's ``module``."""
         return {SPACE_KEY: self.facts.model_dump(mode="json")}
+
+    @property
+    def digest(self) -> str:
+        """Names what it embeds: sha256 over configuration, facts and tensors, pseudo-replay's memory aside."""
+        facts = self.facts.model_dump(mode="json")
+        found = hashlib.sha256(canonical_json([self.config.model_dump(mode="json"), facts]))
+        for name, value in sorted(self.tensors.items()):
+            if not name.startswith(MEMORY):
+                found.update(f"{name} {tuple(value.shape)}".encode() + value.contiguous().numpy().tobytes())
+        return found.hexdigest()
 
     def checked(self) -> StoredSpace:
         """Rules 3 and 4.
