@@ -4,7 +4,8 @@ Rules, in this order; whatever refuses becomes an answer that says why, and the 
 
 1. The workspace is locked: a device does one thing at a time.
 2. The fleet's pack is verified like any archive from outside, for this device's bundle, and takes its place in
-   ``packs/``; the device's held-out samples are indexed for it, so that it cannot cost the device its own classes.
+   ``packs/``; the device's held-out samples and pairs are indexed for it, so that it cannot cost the device its own
+   classes.
 3. It comes into use, and ``adapt`` learns the device's task on top of it, in the way the order says.
 4. What was learned goes back as a delta against the fleet's pack. Samples stay here. Sums that the fleet's pack holds
    already are not sent again.
@@ -19,7 +20,7 @@ from mmcl_edge.errors import MmclEdgeError
 from mmcl_edge.fleet.rounds.messages import MAX_REASON_CHARS, Answer, Order, packed, unpacked
 from mmcl_edge.fleet.staging import staging_folder
 from mmcl_edge.learners.analytic.addends import contributions
-from mmcl_edge.packs import read_manifest, read_pack
+from mmcl_edge.packs import read_pack
 from mmcl_edge.runtime.adapt import AdaptRequest, adapt
 from mmcl_edge.runtime.replay_store import ReplayStore
 from mmcl_edge.runtime.run_record import AdaptReport
@@ -85,9 +86,10 @@ def _follow(workspace: Workspace, order: Order, scratch: Path) -> Path | None:
         parent_of=lambda digest: None,
     )
     if here is None or here.name != order.pack:
-        manifest, _ = read_manifest(folder)
-        old = None if here is None else here.name
-        ReplayStore(workspace.replay_path).follow(old, order.pack, manifest.label_names)
+        pack, old = read_pack(folder), None if here is None else here.name
+        space = pack.space()
+        modalities = () if space is None else space.modalities
+        ReplayStore(workspace.replay_path).follow(old, order.pack, pack.manifest.label_names, modalities)
         workspace.use_pack(order.pack)
     return folder
 

@@ -3,7 +3,8 @@
 Rules, in this order:
 
 1. Several packs are merged; one is taken as it is. Of sums, the merge names those that are unlike the others.
-2. Sums are put on top of those of the fleet's pack (``fleet.carry``), which therefore never lose a contribution.
+2. Sums are put on top of those of the fleet's pack (``fleet.carry``), which never lose a contribution so; classes
+   on top of a fleet's pack that has none yet. Its shared space stays as it is.
 3. What came out is evaluated if the caller can, and refused if the fleet's pack's classes lose more than the tolerance.
 4. It takes its place in the folder of packs.
 """
@@ -79,7 +80,7 @@ class PackMerge:
 
     def _check(self, evaluate: Evaluate, made: Path, before: Path | None) -> None:
         """Rule 3; a first pack has nothing to be worse than, but must answer."""
-        if before is None:
+        if before is None or read_pack(before).config.learner == "none":
             measure(evaluate, made, made.name, read_pack(made).manifest.label_names)
             return
         old = measure(evaluate, before, before.name, read_pack(before).manifest.label_names)

@@ -4,8 +4,9 @@ Rules, in this order:
 
 1. An order names the round and carries the fleet's pack; whoever gets it learns on top of that.
 2. An answer is believed nothing: it must be to an order of a round that was, name the pack that this order carried,
-   hold an archive that stands every check, for the fleet's bundle, and a pack that was made from the order's. What
-   fails is told and left out; nothing else stops. The same pack twice counts once.
+   hold an archive that stands every check, for the fleet's bundle, and a pack that was made from the order's and has
+   its shared space to the bit, or like it none: rounds teach classes, and nothing here measures what a merged space
+   would find. What fails is told and left out; nothing else stops. The same pack twice counts once.
 3. A round closes when the caller says so. What came until then is merged, however old the order that it answers. An
    answer's age counts how often the fleet's pack has changed since that order; what age takes from an answer goes to
    the fleet's pack (``staleness.shares``). Sums of the analytic learner are not weighted: a contribution counts in
@@ -35,6 +36,7 @@ from mmcl_edge.config import AdaptConfig, MethodConfig
 from mmcl_edge.errors import InputError, IntegrityError, MergeError, MmclEdgeError, RejectedError
 from mmcl_edge.fileio import pretty_json, read_bounded, storage_errors, sweep_staging, write_atomic
 from mmcl_edge.fleet.rounds.messages import Answer, Order, unpacked
+from mmcl_edge.fleet.rounds.spaces import same_space
 from mmcl_edge.fleet.rounds.staleness import EXPONENT, shares
 from mmcl_edge.packs import Pack, read_pack
 from mmcl_edge.packs.lineage import ancestors
@@ -275,6 +277,10 @@ class Rounds:
         for part in ("learner", "adapter", "head"):
             if getattr(pack.config, part) != getattr(self.method, part):
                 return f"it was learned with another configuration ({part}) than the one ordered"
+        if not same_space(pack, None if base is None else read_pack(self.packs / base)):
+            return (
+                "it has another shared space than the pack of the order; rounds teach classes alone, so push it instead"
+            )
         return None
 
     def _age(self, number: int) -> int:
