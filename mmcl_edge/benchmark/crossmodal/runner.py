@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any, TypeVar
 
 from mmcl_edge.benchmark.crossmodal.measure import learn_and_measure
 from mmcl_edge.benchmark.crossmodal.plan import CrossmodalSpec
@@ -30,6 +31,7 @@ from mmcl_edge.learners.host import Host
 from mmcl_edge.types import TEXT
 
 logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
 CHUNK = 100
 """Samples whose features a worker takes at a time."""
 
@@ -78,10 +80,10 @@ def run_plan(
     if not todo:
         return outcome
     jobs = [(*job, where) for job in feature_jobs(tuple(dict.fromkeys(spec.task for spec in todo)), where)]
-    with worker_pool(workers) as pool:
-        for number, _ in enumerate(finished(pool, fill, jobs, workers=workers), start=1):
-            on_features(number * CHUNK, len(jobs) * CHUNK)
-    for number, (spec, result) in enumerate(_results(todo, where, workers), start=1):
+    for number, _ in enumerate(_side_by_side(fill, jobs, workers), start=1):
+        on_features(number * CHUNK, len(jobs) * CHUNK)
+    runs = _side_by_side(attempt, [(spec, where) for spec in todo], workers)
+    for number, ((spec, _), result) in enumerate(runs, start=1):
         if isinstance(result, CrossmodalRecord):
             write_run(where.folder, result)
             outcome.done.append(spec.key)
@@ -91,12 +93,16 @@ def run_plan(
     return outcome
 
 
-def _results(
-    specs: Sequence[CrossmodalSpec], where: Where, workers: int
-) -> Iterator[tuple[CrossmodalSpec, CrossmodalRecord | str]]:
+def _side_by_side(
+    work: Callable[..., Result], jobs: Sequence[tuple[Any, ...]], workers: int
+) -> Iterator[tuple[tuple[Any, ...], Result]]:
+    """Each job with its result; a single worker is this process."""
+    if workers == 1:
+        for job in jobs:
+            yield job, work(*job)
+        return
     with worker_pool(workers) as pool:
-        for (spec, _), result in finished(pool, attempt, [(spec, where) for spec in specs], workers=workers):
-            yield spec, result
+        yield from finished(pool, work, jobs, workers=workers)
 
 
 def attempt(spec: CrossmodalSpec, where: Where) -> CrossmodalRecord | str:
