@@ -2,17 +2,22 @@
 
 python docs/install_sizes.py
 
-Reads the environment it runs in, where everything must be installed (``make test`` does that). One JSON line a row.
+Reads the environment it runs in, where everything must be installed (``make test`` does that). What the project itself
+needs is read from ``pyproject.toml``: the environment may have been made before the last change of that. One JSON line
+a row. Needs Python 3.11.
 """
 
 import json
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
 
 import click
+import tomllib
 from packaging.requirements import Requirement
 
 PROJECT = "mmcl-edge"
+ROOT = Path(__file__).parents[1]
 ROWS = {"core": (), "export": ("export",), "all": ("export", "defaults", "quickstart")}
 
 
@@ -32,13 +37,25 @@ def needed(name: str, extras: Iterable[str], found: dict[str, set[str]] | None =
     if wanted <= found.get(key, set()):
         return set(found)
     found.setdefault(key, set()).update(wanted)
-    for requirement in map(Requirement, distribution(name).requires or ()):
+    for requirement in map(Requirement, own() if name == PROJECT else distribution(name).requires or ()):
         if requirement.marker is None or any(requirement.marker.evaluate({"extra": extra}) for extra in wanted):
             try:
                 needed(requirement.name, requirement.extras, found)
             except PackageNotFoundError as error:
                 raise SystemExit(f"{error.name} is not installed here; run 'make test' first.") from error
     return set(found)
+
+
+def own() -> list[str]:
+    """What the project needs, as ``pyproject.toml`` says; what an extra needs is marked so."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    found = [*project["dependencies"]]
+    for extra, requirements in project["optional-dependencies"].items():
+        for requirement in map(Requirement, requirements):
+            marker = f'extra == "{extra}"' + (f" and ({requirement.marker})" if requirement.marker else "")
+            requirement.marker = None
+            found.append(f"{requirement} ; {marker}")
+    return found
 
 
 def size_bytes(name: str) -> int:
