@@ -199,7 +199,7 @@ def told(whole: dict[str, float], without: dict[str, float], name: str = "comet-
         for learner, one in (("comet", whole), (name, without))
         for seed in range(3)
     ]
-    return {part.without: word for part, word in judged(Board(runs))}
+    return {part.without: word for part, word in judged(Board(runs), "stamps")}
 
 
 @pytest.mark.parametrize(

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import calendar
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from mmcl_edge.benchmark.crossmodal.board import Board
 from mmcl_edge.benchmark.crossmodal.document import Document, Section, Table, interval_text, listed
-from mmcl_edge.benchmark.crossmodal.parts import parts_table, parts_text
+from mmcl_edge.benchmark.crossmodal.findings import findings
+from mmcl_edge.benchmark.crossmodal.parts import NOTE, parts_table, parts_text
 from mmcl_edge.benchmark.crossmodal.pictures import pictures_of
 from mmcl_edge.benchmark.crossmodal.records import Stage, Timings
 from mmcl_edge.benchmark.crossmodal.scores import SCORES
 from mmcl_edge.benchmark.crossmodal.tables import classes_table, learners_table, pairs_table, stages_table
-from mmcl_edge.benchmark.crossmodal.targets import JOINT, MET, MISSED, OURS, SEQUENTIAL, targets
+from mmcl_edge.benchmark.crossmodal.targets import JOINT, OURS, targets
 from mmcl_edge.benchmark.crossmodal.tasks import TASKS
 from mmcl_edge.benchmark.tables import size_text
 from mmcl_edge.learners.comet.catalogue import COMET
@@ -38,41 +42,17 @@ def page(board: Board, timings: Timings | None) -> Document:
         Section("Targets", "targets", tables=(targets(board, timings),)),
         Section("What was found", "found", ("\n".join(f"- {one}" for one in findings(board, timings)),)),
         *(_task(board, name) for name in board.tasks),
-        Section("What each part is worth", "parts", (parts_text(board),), (parts_table(board),)),
+        Section(
+            "What each part is worth",
+            "parts",
+            (parts_text(board), NOTE),
+            tuple(parts_table(board, name) for name in board.tasks),
+        ),
         _costs(board, timings),
         Section("Not measured", "not-measured", ("\n".join(f"- {one}" for one in not_measured(board)),)),
         Section("Learners and figures", "learners", tables=(_learners(board), _figures())),
     ]
     return Document(TITLE, (MADE, *PROTOCOL), tuple(sections))
-
-
-def findings(board: Board, timings: Timings | None) -> Iterator[str]:
-    """What the records say, in sentences."""
-    rows = targets(board, timings).rows
-    counts = {word: sum(row[2] == word for row in rows) for word in (MET, MISSED)}
-    missed = [row[0] for row in rows if row[2] == MISSED]
-    yield f"{counts[MET]} of {len(rows)} targets are met" + (f"; missed: {'; '.join(missed)}." if missed else ".")
-    for task in board.tasks:
-        yield from _standing(board, task)
-
-
-def _standing(board: Board, task: str) -> Iterator[str]:
-    """Who is best on a task, and what ours is beside the closed form and the bounds."""
-    for score in ("seen", "unseen"):
-        ranked = [(value.mean, name) for name in board.learners(task) if (value := board.value(task, name, score))]
-        mean, best = max(ranked)
-        title = SCORES[score].title.lower()
-        beside = [
-            f"{interval_text(found)} against {other}"
-            for other in (JOINT, "comet-ridge", *SEQUENTIAL)
-            if (found := board.difference(task, OURS, other, score)) is not None
-        ]
-        ours = board.value(task, OURS, score)
-        if ours is not None and beside:
-            yield (
-                f"{task}, {title}: {OURS} has {interval_text(ours)} (highest: {best}, {100 * mean:.1f}); "
-                f"in points {listed(beside)}."
-            )
 
 
 def _task(board: Board, task: str) -> Section:
@@ -114,9 +94,28 @@ def _costs(board: Board, timings: Timings | None) -> Section:
             f"for 10 items among {timings.search_items:,} vectors of width {timings.search_dim}: "
             f"{timings.search_ms:.2f} ms, 95th percentile {timings.search_p95_ms:.2f} ms."
         )
-    seconds = sum(float(one.made_by.get("seconds", 0)) for one in board.records)
-    text.append(f"The {len(board.records)} runs took {seconds / 60:.0f} minutes of one core.")
+    text.append(took(board, timings))
     return Section("Costs", "costs", tuple(text), tuple(tables))
+
+
+def took(board: Board, timings: Timings | None) -> str:
+    """How long the runs took, and how long passed from the first measurement to the end of the last run."""
+    made = [one.made_by for one in board.records]
+    seconds = [float(one.get("seconds", 0)) for one in made]
+    text = f"The {len(made)} runs took {sum(seconds) / 60:.0f} minutes of one core"
+    began = [_at(one) for one in ([timings.made_by] if timings else []) + made]
+    ended = [at + took for one, took in zip(made, seconds, strict=True) if (at := _at(one)) is not None]
+    if not ended or None in began:
+        return f"{text}."
+    passed = (max(ended) - min(one for one in began if one is not None)) / 60
+    return f"{text}; from the first measurement to the end of the last, features included, {passed:.0f} minutes passed."
+
+
+def _at(made_by: Mapping[str, Any]) -> float | None:
+    """When something was begun, in seconds since the epoch."""
+    if "started" not in made_by:
+        return None
+    return calendar.timegm(time.strptime(str(made_by["started"]), "%Y-%m-%dT%H:%M:%SZ"))
 
 
 def _shown(board: Board, task: str, learner: str, name: str) -> str:

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from mmcl_edge.benchmark.crossmodal.board import Board
 from mmcl_edge.benchmark.crossmodal.document import Table, interval_text, listed
 from mmcl_edge.benchmark.crossmodal.scores import SCORES
-from mmcl_edge.benchmark.crossmodal.targets import MAIN
 from mmcl_edge.benchmark.intervals import Interval
 
-JUDGED = ("seen", "unseen", "seen_codes", "unseen_codes", "forgetting", "shared")
+COUNTED = ("seen", "unseen", "seen_codes", "unseen_codes", "forgetting", "across_mean", "across_linear")
+"""Figures that tell whether a part helps."""
+JUDGED = (*COUNTED, "shared")
 """Figures that a part may change."""
-COUNTED = ("seen", "unseen", "seen_codes", "unseen_codes", "forgetting")
-"""Of these, what tells whether it helps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,31 +49,34 @@ PARTS = (
 )
 
 
-def parts_table(board: Board) -> Table:
+def parts_table(board: Board, task: str) -> Table:
     """With less without, paired by seed and order."""
     header = ("part", "setting", *(SCORES[name].title for name in JUDGED), "shown")
     rows = tuple(
-        (part.about, part.setting, *(interval_text(differences(board, part)[name]) for name in JUDGED), word)
-        for part, word in judged(board)
+        (part.about, part.setting, *(interval_text(differences(board, task, part)[name]) for name in JUDGED), word)
+        for part, word in judged(board, task)
     )
-    note = (
-        "Points with the part less points without it, paired by seed and order, 95 % intervals over seeds (not "
-        "corrected for the number of comparisons). Of 'First pair forgotten', less is better."
-    )
-    return Table("", header, rows, note)
+    return Table(f"On {task}", header, rows)
 
 
-def judged(board: Board) -> Iterator[tuple[Part, str]]:
-    """Each part that was measured, and what was shown of it."""
+NOTE = (
+    "Below: points with the part less points without it, paired by seed and order, with 95 % intervals over seeds (not "
+    "corrected for the number of comparisons: of figures that nothing changes, one in twenty would seem changed). Of "
+    "'First pair forgotten', less is better. A part helps or hurts where an interval excludes 0."
+)
+
+
+def judged(board: Board, task: str) -> Iterator[tuple[Part, str]]:
+    """Each part that was measured on a task, and what was shown of it."""
     for part in PARTS:
-        found = differences(board, part)
+        found = differences(board, task, part)
         if any(value is not None for value in found.values()):
             yield part, shown(found)
 
 
-def differences(board: Board, part: Part) -> dict[str, Interval | None]:
+def differences(board: Board, task: str, part: Part) -> dict[str, Interval | None]:
     """Figure to its difference."""
-    return {name: board.difference(MAIN, part.whole, part.without, name) for name in JUDGED}
+    return {name: board.difference(task, part.whole, part.without, name) for name in JUDGED}
 
 
 def shown(found: dict[str, Interval | None]) -> str:
@@ -88,12 +90,13 @@ def shown(found: dict[str, Interval | None]) -> str:
 
 
 def parts_text(board: Board) -> str:
-    """A line a part, as a list."""
-    sentences: dict[str, list[str]] = {}
-    for part, word in judged(board):
-        sentences.setdefault(part.about, []).append(f"{word} {part.setting}")
-    lines = [f"- {about}: {'; '.join(words)}." for about, words in sentences.items()]
-    return "\n".join([*lines, *(f"- {one}" for one in growth(board))])
+    """A line a part and setting, as a list."""
+    lines: dict[str, list[str]] = {}
+    for task in board.tasks:
+        for part, word in judged(board, task):
+            lines.setdefault(f"{part.about}, {part.setting}", []).append(f"{task}: {word}")
+    said = [f"- {about}: {'; '.join(words)}." for about, words in lines.items()]
+    return "\n".join([*said, *(f"- {one}" for one in growth(board))])
 
 
 def growth(board: Board) -> Iterator[str]:

@@ -15,27 +15,33 @@ from mmcl_edge.learners.comet.catalogue import comet_entry
 
 SEEDS = 3
 BOUNDS = ("comet-joint", "comet-fine-tune", "comet-fine-tune-random")
-_STARTS = (*BOUNDS, "comet", "comet-ridge", "comet-random", "comet-continuous")
+_BESIDE = (
+    *BOUNDS,
+    "comet",
+    "comet-ridge",
+    "comet-random",
+    "comet-continuous",
+    "comet-no-replay",
+    "comet-no-cmoe",
+    "comet-fixed-codebook",
+)
 LEARNERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "stamps": (
-            *_STARTS,
-            "comet-no-replay",
+            *_BESIDE,
             "comet-no-replay-random",
             "comet-generative",
             "comet-generative-random",
             "comet-moving-random",
             "comet-moving-no-replay-random",
-            "comet-no-cmoe",
             "comet-no-cmoe-random",
-            "comet-fixed-codebook",
             "comet-fixed-codebook-random",
         ),
-        "av21": _STARTS,
-        "digits": _STARTS,
+        "av21": _BESIDE,
+        "digits": _BESIDE,
     }
 )
-"""Task to the learners that run on it: the parts of the method are told apart on ``stamps``."""
+"""Task to the learners that run on it: parts from a random start are told apart on ``stamps`` alone."""
 
 
 @dataclass(frozen=True)
