@@ -98,7 +98,7 @@ def calibrate_confidence(
     Raises:
         LockedError: another process works in the workspace.
         TaskDataError: ``data`` cannot be read.
-        CalibrationError: there are too few samples of known classes.
+        CalibrationError: there are too few samples of known classes, or the pack in use knows no classes.
         PackError: no pack is in use, or it is broken.
         BundleError: the bundle is missing or broken.
         StorageError: a file cannot be written.
@@ -112,6 +112,11 @@ def calibrate_confidence(
             )
         with Runtime.open(workspace.bundle_path, provider=provider, threads=threads) as runtime:
             pack = read_pack(folder, bundle_digest=runtime.bundle.family)
+            if pack.config.learner == "none":
+                raise CalibrationError(
+                    "Expected a pack that knows classes, whose confidence can be calibrated, but the one in use holds "
+                    "a shared space alone; teach it some first with 'mmcl-edge adapt --task NAME'."
+                )
             return _Calibration(workspace, runtime, pack, data, false_alarm_rate).run()
 
 

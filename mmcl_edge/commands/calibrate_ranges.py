@@ -98,6 +98,7 @@ def command(
         workspace.open()
     source = bundle or workspace.bundle_path
     chosen = _pack(workspace, pack, own=bundle is None)
+    named = pack is not None
     with progress("Calibrating", quiet=as_json) as report, _target(workspace, out) as target:
         from mmcl_edge.bundle import Bundle
         from mmcl_edge.calibration.ranges import check_float, quantize_bundle
@@ -105,7 +106,7 @@ def command(
 
         opened = Bundle.open(source)
         check_float(opened)
-        used = _fitting(chosen, opened.family)
+        used = _fitting(chosen, opened.family, named=named)
         report("reading the data")
         sorted_out = read_data(data, opened.manifest, config)
         done = quantize_bundle(opened, sorted_out, target, pack=used, config=config, threads=threads, progress=report)
@@ -148,8 +149,8 @@ def _pack(workspace: Workspace, pack: str | None, *, own: bool) -> Path | None:
     return workspace.current_pack() if own else None
 
 
-def _fitting(folder: Path | None, family: str) -> Pack | None:
-    """The pack in ``folder``, verified; ``None`` without one.
+def _fitting(folder: Path | None, family: str, *, named: bool) -> Pack | None:
+    """The pack in ``folder``, verified; ``None`` without one, or where the one in use holds a shared space alone.
 
     Raises:
         PackError: it is broken, made for another bundle, or knows no class.
@@ -159,6 +160,8 @@ def _fitting(folder: Path | None, family: str) -> Pack | None:
     if folder is None:
         return None
     pack = read_pack(folder, bundle_digest=family)
+    if pack.config.learner == "none" and not named:
+        return None
     if not pack.manifest.labels:
         raise PackError(f"The pack {pack.digest[:16]}... should know a class, but knows none; name another pack.")
     return pack

@@ -171,7 +171,9 @@ def _pack(workspace: Workspace, name: str) -> tuple[Literal["ok", "warn"], str]:
     if folder is None:
         return ("warn", "none yet") if name == "current" else ("ok", "none")
     pack = read_pack(folder, expected_digest=folder.name, bundle_digest=workspace.bundle_family())
-    return "ok", f"{pack.digest[:16]}, verified, version {pack.manifest.version}, {len(pack.manifest.labels)} classes"
+    space, classes = pack.space(), len(pack.manifest.labels)
+    shared = f", shared space of {', '.join(space.modalities)}" if space is not None else ""
+    return "ok", f"{pack.digest[:16]}, verified, version {pack.manifest.version}, {classes} classes{shared}"
 
 
 def _fleet(workspace: Workspace) -> tuple[Literal["ok", "warn"], str]:

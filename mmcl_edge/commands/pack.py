@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from mmcl_edge.errors import PackError
 from mmcl_edge.packs import Pack, PackManifest, read_manifest, read_pack
 from mmcl_edge.packs.archive import is_archive, open_archive
 from mmcl_edge.packs.signing import require_signature
+from mmcl_edge.packs.spaces import SpaceSummary, modalities_in
 from mmcl_edge.runtime.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -131,14 +132,16 @@ def _row(folder: Path, workspace: Workspace) -> dict[str, Any]:
         return {"digest": folder.name, "problem": str(error)}
     problem = None if digest == folder.name else "its manifest was changed"
     fits = manifest.bundle_digest == workspace.bundle_family()
-    return {"digest": folder.name, **_summary(manifest), "fits_bundle": fits, "problem": problem}
+    told = _summary(manifest, modalities_in(folder))
+    return {"digest": folder.name, **told, "fits_bundle": fits, "problem": problem}
 
 
-def _summary(manifest: PackManifest) -> dict[str, Any]:
+def _summary(manifest: PackManifest, modalities: Sequence[str]) -> dict[str, Any]:
     return {
         "version": manifest.version,
         "bundle_digest": manifest.bundle_digest,
         "labels": list(manifest.label_names),
+        "modalities": list(modalities),
         "experts": len(manifest.experts),
         "experiences": list(manifest.experiences),
     }
@@ -146,30 +149,33 @@ def _summary(manifest: PackManifest) -> dict[str, Any]:
 
 def _details(pack: Pack) -> dict[str, Any]:
     manifest = pack.manifest.model_dump(mode="json")
-    method = pack.config.model_dump(mode="json")
+    method, space = pack.config.model_dump(mode="json"), pack.space()
     return {
         "digest": pack.digest,
         "path": str(pack.path),
         "manifest": manifest,
         "config": method,
+        "space": None if space is None else space.as_json(),
         "evaluation": dict(pack.evaluation),
     }
 
 
 def _in_use(workspace: Workspace, pack: Pack) -> dict[str, Any]:
     previous = workspace.previous_pack()
-    return {"current": pack.digest, "previous": previous.name if previous else None, **_summary(pack.manifest)}
+    told = _summary(pack.manifest, modalities_in(pack.path))
+    return {"current": pack.digest, "previous": previous.name if previous else None, **told}
 
 
 def _list_text(result: Mapping[str, Any]) -> str:
     if not result["packs"]:
         return "No packs yet; make one with 'mmcl-edge adapt --task NAME'."
-    rows = []
+    rows, spaces = [], any(pack.get("modalities") for pack in result["packs"])
     for pack in result["packs"]:
         used = {result["previous"]: "previous", result["current"]: "current"}.get(pack["digest"], "")
         note = pack["problem"] or ("" if pack["fits_bundle"] else "made for another bundle")
-        rows.append((pack["digest"][:16], used, pack.get("version", "?"), len(pack.get("labels", ())), note))
-    return table(("pack", "in use", "version", "classes", "note"), rows)
+        shared = (", ".join(pack.get("modalities", ())),) if spaces else ()
+        rows.append((pack["digest"][:16], used, pack.get("version", "?"), len(pack.get("labels", ())), *shared, note))
+    return table(("pack", "in use", "version", "classes", *(("shared space",) if spaces else ()), "note"), rows)
 
 
 def _show_text(result: Mapping[str, Any]) -> str:
@@ -187,9 +193,12 @@ def _show_text(result: Mapping[str, Any]) -> str:
             f"{len(manifest['experts'])}, of them {frozen} frozen",
         ),
         *_confidence(manifest.get("confidence")),
+        *(() if result["space"] is None else SpaceSummary(**result["space"]).rows()),
         *((name, value) for name, value in result["evaluation"].items() if isinstance(value, int | float | str)),
     ]
     classes = [(label["index"], label["name"], counts.get(label["name"], 0)) for label in manifest["labels"]]
+    if not classes:
+        return table(("fact", "value"), facts) + "\n\nIt knows no classes."
     return table(("fact", "value"), facts) + "\n\n" + table(("index", "class", "training samples"), classes)
 
 
@@ -210,4 +219,6 @@ def _confidence(found: Mapping[str, Any] | None) -> list[tuple[str, Any]]:
 
 def _in_use_text(result: Mapping[str, Any]) -> str:
     before = f"; before it {result['previous'][:16]}" if result["previous"] else ""
-    return f"In use: {result['current'][:16]} (version {result['version']}, {len(result['labels'])} classes{before})"
+    space = f", shared space of {', '.join(result['modalities'])}" if result["modalities"] else ""
+    knows = f"{len(result['labels'])} classes{space}"
+    return f"In use: {result['current'][:16]} (version {result['version']}, {knows}{before})"

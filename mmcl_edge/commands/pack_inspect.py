@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,9 +16,10 @@ from mmcl_edge.errors import PackError
 from mmcl_edge.packs import PackManifest, read_pack
 from mmcl_edge.packs.archive import is_archive, read_archive
 from mmcl_edge.packs.delta import DELTA_TENSORS_NAME
-from mmcl_edge.packs.manifest import EVAL_NAME, SIGNATURES_NAME, TENSORS_NAME
+from mmcl_edge.packs.manifest import CONFIG_NAME, EVAL_NAME, SIGNATURES_NAME, TENSORS_NAME
 from mmcl_edge.packs.precision import precision_of
 from mmcl_edge.packs.signing import claimed_keys, signature_bytes
+from mmcl_edge.packs.spaces import SpaceSummary, space_summary
 from mmcl_edge.packs.tensors import TensorEntry, parse_layout
 
 
@@ -41,12 +43,11 @@ def _of_folder(pack: str) -> dict[str, Any]:
     size = sum(file.stat().st_size for file in found.path.iterdir())
     facts = {"path": str(found.path), "kind": "folder", "size_bytes": size, "delta_from": None}
     keys = claimed_keys(signature_bytes(found.path), found.manifest, found.digest)
+    facts["space"] = _space(dict(found.module), found.entries)
     return _result(facts, found.manifest, found.digest, found.entries, keys, dict(found.evaluation), {})
 
 
 def _of_archive(file: Path) -> dict[str, Any]:
-    import json
-
     found = read_archive(file)
     origins = {name: "parent" for name in (found.delta.from_parent if found.delta else ())}
     origins |= {name: "steps from parent" for name in (found.delta.in_steps if found.delta else ())}
@@ -55,18 +56,29 @@ def _of_archive(file: Path) -> dict[str, Any]:
     else:
         size = found.manifest.file(TENSORS_NAME).size_bytes
         entries, _ = parse_layout(found.files[DELTA_TENSORS_NAME], size_bytes=size)
-    try:
-        evaluation = json.loads(found.files[EVAL_NAME])
-    except ValueError as error:
-        raise PackError(f"{EVAL_NAME} in {file} should be JSON, but does not parse; export the pack again.") from error
+    evaluation, config = (_parsed(found.files, name, file) for name in (EVAL_NAME, CONFIG_NAME))
     facts = {
         "path": str(file),
         "kind": "archive" if found.delta is None else "delta archive",
         "size_bytes": file.stat().st_size,
         "delta_from": found.delta.parent if found.delta else None,
+        "space": _space(config.get("module") if isinstance(config, dict) else None, entries),
     }
     keys = claimed_keys(found.files.get(SIGNATURES_NAME), found.manifest, found.digest)
     return _result(facts, found.manifest, found.digest, entries, keys, evaluation, origins)
+
+
+def _parsed(files: Mapping[str, bytes], name: str, file: Path) -> Any:
+    try:
+        return json.loads(files[name])
+    except (ValueError, RecursionError) as error:
+        raise PackError(f"{name} in {file} should be JSON, but does not parse; export the pack again.") from error
+
+
+def _space(module: Any, entries: Mapping[str, TensorEntry]) -> dict[str, Any] | None:
+    shapes = {name: entry.shape for name, entry in entries.items()}
+    found = space_summary(module if isinstance(module, dict) else {}, shapes)
+    return None if found is None else found.as_json()
 
 
 def _result(
@@ -119,8 +131,10 @@ def _text(result: Mapping[str, Any]) -> str:
     signatures = [(keyid, "not verified: see 'pack verify --key'") for keyid in result["signatures"]]
     evaluation = result["evaluation"] if isinstance(result["evaluation"], Mapping) else {}
     figures = [(name, value) for name, value in sorted(evaluation.items()) if isinstance(value, int | float | str)]
+    space = [] if result["space"] is None else SpaceSummary(**result["space"]).rows()
     parts = (
         table(("fact", "value"), _facts(result)),
+        *([table(("fact", "value"), space, title="Shared space")] if space else ()),
         table(("index", "class", "id", "training samples"), labels, title="Classes"),
         table(("block", "expert", "state", "owner"), experts, title="Experts"),
         table(("tensor", "dtype", "shape", "bytes", "from"), tensors, title="Tensors"),

@@ -67,7 +67,19 @@ def _pack(found: Pack) -> list[tuple[str, str]]:
         ("files", f"{len(manifest.files) + 1}, no other; sizes and sha256 as stated"),
         ("tensors", f"{len(found.entries)}, well formed ({stored}); values finite and of a sane magnitude"),
         ("configuration", f"valid, learner {found.config.learner}"),
+        *_space(found),
     ]
+
+
+def _space(found: Pack) -> list[tuple[str, str]]:
+    if found.space() is None and found.config.space is None:
+        return []
+    from mmcl_edge.learners.comet.storage import space_of
+
+    stored = space_of(found)
+    assert stored is not None
+    codes = len(stored.tensors["codebook.codes"])
+    return [("shared space", f"whole: {', '.join(stored.facts.modalities)}; {codes} codes, shapes as configured")]
 
 
 def _bundle(found: Pack) -> tuple[str, str]:

@@ -41,6 +41,11 @@ def model_from_pack(pack: Pack, backbones: Mapping[str, Backbone]) -> Model:
         PackError: its tensors do not fit its configuration or the backbones; or its learner has no such model.
     """
     config = pack.config
+    if config.learner == "none":
+        raise PackError(
+            f"The pack {pack.digest[:16]}... should hold adapters, but holds a shared space alone; use one that learned "
+            "classes by 'mmcl-edge adapt --task NAME'."
+        )
     if config.learner != "mmcl":
         raise PackError(
             f"The pack {pack.digest[:16]}... should hold adapters, but was made by the learner '{config.learner}', "

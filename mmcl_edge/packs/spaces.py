@@ -5,10 +5,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+from mmcl_edge.errors import IntegrityError
+from mmcl_edge.fileio import read_bounded
+from mmcl_edge.packs.manifest import CONFIG_NAME, MAX_BYTES
 from mmcl_edge.packs.names import check_name
 from mmcl_edge.packs.precision import plain_name
 from mmcl_edge.packs.tensors import SPACE_PREFIX
@@ -37,6 +42,10 @@ class SpaceSummary:
     stages: tuple[str, ...]
     pairs: Mapping[str, int]
 
+    def as_json(self) -> dict[str, Any]:
+        """The attributes, as a JSON object."""
+        return asdict(self)
+
     def rows(self) -> list[tuple[str, Any]]:
         """Names and values, for tables."""
         pairs = ", ".join(f"{name} {count}" for name, count in sorted(self.pairs.items()))
@@ -48,6 +57,17 @@ class SpaceSummary:
             ("stages", ", ".join(self.stages) or "none"),
             ("training pairs", pairs or "none"),
         ]
+
+
+def modalities_in(folder: Path) -> tuple[str, ...]:
+    """Modalities that the pack in ``folder`` says it knows, for listings: none of its files is verified."""
+    try:
+        raw = json.loads(read_bounded(folder / CONFIG_NAME, MAX_BYTES[CONFIG_NAME]))
+    except (OSError, IntegrityError, ValueError, RecursionError):
+        return ()
+    module = raw.get("module") if isinstance(raw, dict) else None
+    found = space_summary(module, {}) if isinstance(module, dict) else None
+    return () if found is None else found.modalities
 
 
 def space_summary(module: Mapping[str, Any], shapes: Mapping[str, Collection[int]]) -> SpaceSummary | None:

@@ -4,11 +4,15 @@ import pytest
 import torch
 
 from mmcl_edge.errors import PackError
+from mmcl_edge.learners.comet.storage import space_of
 from mmcl_edge.packs import read_pack, write_pack
 from mmcl_edge.packs.archive import open_archive, read_archive, write_archive
 from mmcl_edge.packs.precision import plain_name, precision_of, reduced_contents, write_reduced
 from tests.builders import forge_file, pack_contents
+from tests.crossmodal import host, samples
 from tests.golden.make_pack_v1_confidence import calibrated_contents
+from tests.space_packs import small_space, space_contents
+from tests.space_packs import written as written_space
 from tests.unit.test_analytic_addends import DEVICES, written
 
 
@@ -205,3 +209,32 @@ def test_a_pack_of_sums_alone_is_not_reduced(tmp_path):
     pack = read_pack(written(tmp_path, DEVICES))
     with pytest.raises(PackError, match="stay exact"):
         write_reduced(pack, "fp16", tmp_path)
+
+
+def _forms(pack, part):
+    return {name.partition(":")[2] for name in pack.entries if part in name}
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8", "int4"])
+def test_of_a_shared_space_what_adds_up_stays_and_projections_are_never_less_than_fp16(tmp_path, precision):
+    parent = written_space(tmp_path, space_contents(small_space("image")))
+    pack = written_space(tmp_path, space_contents(small_space("image", "speech")))
+    found = read_pack(tmp_path / write_reduced(pack, precision, tmp_path, keep_to=parent))
+    exact = {name for name in pack.tensors() if name.startswith(("space.codebook.", "space.memory."))}
+    assert len(exact) == 3 + 3 * 3
+    assert all(torch.equal(found.tensors()[name], pack.tensors()[name]) for name in exact)
+    assert _forms(found, "branches.speech.project.weight") == {"fp16"}
+    large = {"fp16"} if precision == "fp16" else {"int8", "scale"}
+    assert _forms(found, "branches.speech.basis") == _forms(found, "branches.speech.decoder.0.weight") == large
+    assert _forms(found, "branches.image.basis") == {""}, "as the parent has it, so a delta says nothing of it"
+    assert space_of(found).facts == space_of(pack).facts
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_a_reduced_space_embeds_as_before(tmp_path, precision):
+    pack = written_space(tmp_path, space_contents(small_space("image", "speech")))
+    small = read_pack(tmp_path / write_reduced(pack, precision, tmp_path))
+    for modality in ("text", "image", "speech"):
+        shown = samples("image" if modality == "text" else modality)
+        one, other = (space_of(each).learner(host()).embed(shown, modality) for each in (pack, small))
+        assert float((1 - (one * other).sum(dim=1)).max()) < (1e-5 if precision == "fp16" else 5e-3)
