@@ -13,7 +13,8 @@ from mmcl_edge.fileio import canonical_json, sha256_bytes
 from mmcl_edge.learners.features import FeatureCache
 from mmcl_edge.learners.persistence import CALIBRATE
 from mmcl_edge.learners.protocol import OnProgress
-from mmcl_edge.packs import Confidence, PackContents, read_manifest, read_pack, write_pack
+from mmcl_edge.packs import Confidence, PackContents, read_pack, write_pack
+from mmcl_edge.packs.lineage import known_manifest
 from mmcl_edge.runtime.engine import Runtime
 from mmcl_edge.runtime.feature_store import DiskFeatures
 from mmcl_edge.runtime.replay_store import Exemplars, ReplayStore
@@ -108,8 +109,7 @@ class Adaptation:
             found.add(digest)
             parents = manifest.parents if manifest else ()
             digest = next((one.digest for one in parents if one.method == CALIBRATE), None)
-            folder = self.workspace.packs_path / str(digest)
-            manifest = read_manifest(folder)[0] if folder.is_dir() else None
+            manifest = None if digest is None else known_manifest(digest, self.workspace.packs_path)
         return found
 
     def accepts(self, before: float | None, after: float | None) -> bool:

@@ -11,6 +11,7 @@ import pytest
 
 from mmcl_edge.calibration.confidence import calibrate_confidence
 from mmcl_edge.errors import CalibrationError, InputError
+from mmcl_edge.fleet.prune import prune
 from mmcl_edge.packs import read_pack
 from mmcl_edge.runtime.adapt import AdaptEvents, adapt
 from mmcl_edge.runtime.engine import Runtime
@@ -133,6 +134,14 @@ def test_the_command_calibrates_anew_and_can_be_undone(workspace: Workspace):
 def test_what_was_learned_is_still_recognised_after_a_new_calibration(workspace: Workspace):
     calibrate_confidence(workspace, false_alarm_rate=0.2)
     calibrate_confidence(workspace, false_alarm_rate=0.3)
+    again = adapt(workspace, request("first"))
+    assert (again.repeated, again.pack_digest) == (True, in_use(workspace))
+
+
+def test_nor_does_pruning_the_packs_between_make_it_learn_again(workspace: Workspace):
+    for rate in (0.2, 0.3, 0.4):
+        calibrate_confidence(workspace, false_alarm_rate=rate)
+    assert len(prune(workspace).removed) == 2
     again = adapt(workspace, request("first"))
     assert (again.repeated, again.pack_digest) == (True, in_use(workspace))
 
