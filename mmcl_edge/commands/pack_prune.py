@@ -48,7 +48,9 @@ def _text(result: Mapping[str, Any]) -> str:
     rows += [(one["digest"][:16], "", "", f"stays: {one['why']}") for one in result["kept"]]
     rows += [(one["name"][:16], "", "", f"left alone: {one['why']}") for one in result["left"]]
     exemplars = result["exemplar_files"]
-    beside = "; exemplars that only these packs have go, too" if exemplars is None else f", {exemplars} files of exemplars"
+    beside = (
+        "; exemplars that only these packs have go, too" if exemplars is None else f", {exemplars} files of exemplars"
+    )
     return (
         f"{table(('pack', 'version', 'bytes', ''), rows)}\n\n"
         f"{gone} {result['freed_bytes']:,} bytes ({len(result['removed'])} packs{beside})."
