@@ -10,7 +10,7 @@ from mmcl_edge.benchmark.crossmodal.board import Board
 from mmcl_edge.benchmark.crossmodal.parts import PARTS, judged
 from mmcl_edge.benchmark.crossmodal.records import CrossmodalRecord, Timings
 from mmcl_edge.benchmark.crossmodal.scores import CHANCE, LUCK, SCORES, first_pair, pair_scores
-from mmcl_edge.benchmark.crossmodal.targets import MET, MISSED, NOT_MEASURED, ONE_SEED, targets
+from mmcl_edge.benchmark.crossmodal.targets import MET, MISSED, NOT_MEASURED, ONE_SEED, target_tables, targets
 from mmcl_edge.benchmark.intervals import mean_interval
 from mmcl_edge.errors import InputError
 from mmcl_edge.learners.comet.catalogue import COMET
@@ -117,7 +117,9 @@ def test_records_that_do_not_belong_together_are_refused():
 
 
 def verdicts(records: Sequence[CrossmodalRecord], waited: Timings | None = None) -> dict[str, str]:
-    return {asked: word for asked, _, word in targets(Board(records), waited).rows}
+    rows = [one.row for one in targets(Board(records), waited)]
+    assert len({asked for asked, _, _ in rows}) == len(rows)
+    return {asked: word for asked, _, word in rows}
 
 
 STEADY, HIGH, NEAR = (0.50, 0.51, 0.52), (0.80, 0.81, 0.82), (0.49, 0.50, 0.53)
@@ -188,6 +190,16 @@ def test_waiting_is_judged(stage_s: float, search_ms: float, words: tuple[str, s
     found = verdicts([cross_run()], timings(stage_s=stage_s, search_ms=search_ms))
     stage = "a stage of 500 pairs (image) from files, features included: at most 5 minutes"
     assert (found[stage], found["a query among 10,000 items: at most 10 ms"]) == words
+
+
+def test_comparisons_stand_side_by_side():
+    records = cross_runs("comet", HIGH, name="unseen") + cross_runs("comet-fine-tune", STEADY, name="unseen")
+    compared, others = target_tables(targets(Board(records), timings()))
+    assert compared.header == ("asked", "comet", "chance", "comet-fine-tune", "comet-fine-tune-random")
+    assert compared.rows[0] == (
+        "stamps, unseen pairs", "81.0 ± 2.5", "20.0: met", "51.0 ± 2.5: met", "-: not measured",
+    )  # fmt: skip
+    assert [row[2] for row in others.rows] == [NOT_MEASURED, MET, MET, MET]
 
 
 def told(whole: dict[str, float], without: dict[str, float], name: str = "comet-no-replay") -> dict[str, str]:

@@ -8,15 +8,14 @@ from mmcl_edge.benchmark.crossmodal.board import Board, low
 from mmcl_edge.benchmark.crossmodal.document import interval_text, listed
 from mmcl_edge.benchmark.crossmodal.records import Timings
 from mmcl_edge.benchmark.crossmodal.scores import SCORES
-from mmcl_edge.benchmark.crossmodal.targets import ACROSS, JOINT, MET, MISSED, OURS, SEQUENTIAL, targets
+from mmcl_edge.benchmark.crossmodal.targets import JOINT, MET, MISSED, OURS, SEQUENTIAL, TOLD, targets
 
 
 def findings(board: Board, timings: Timings | None) -> Iterator[str]:
     """What the records say, in sentences."""
-    rows = targets(board, timings).rows
-    counts = {word: sum(row[2] == word for row in rows) for word in (MET, MISSED)}
-    missed = [row[0] for row in rows if row[2] == MISSED]
-    yield f"{counts[MET]} of {len(rows)} targets are met" + (f"; missed: {'; '.join(missed)}." if missed else ".")
+    rows = [one.row for one in targets(board, timings)]
+    met, missed = ([asked for asked, _, word in rows if word == wanted] for wanted in (MET, MISSED))
+    yield f"{len(met)} of {len(rows)} targets are met" + (f"; missed: {'; '.join(missed)}." if missed else ".")
     for task in board.tasks:
         yield from _standing(board, task)
 
@@ -56,7 +55,7 @@ def _forgotten(board: Board, task: str) -> Iterator[str]:
 
 def _classes(board: Board, task: str) -> Iterator[str]:
     """How far the codes of one modality tell what is shown in another."""
-    for score in ACROSS:
+    for score in TOLD:
         ours, closed = board.value(task, OURS, score), board.difference(task, OURS, "comet-ridge", score)
         if ours is not None and closed is not None:
             title = SCORES[score].title.lower()

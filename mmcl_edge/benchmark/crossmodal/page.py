@@ -15,7 +15,7 @@ from mmcl_edge.benchmark.crossmodal.pictures import pictures_of
 from mmcl_edge.benchmark.crossmodal.records import Stage, Timings
 from mmcl_edge.benchmark.crossmodal.scores import SCORES
 from mmcl_edge.benchmark.crossmodal.tables import classes_table, learners_table, pairs_table, stages_table
-from mmcl_edge.benchmark.crossmodal.targets import JOINT, OURS, targets
+from mmcl_edge.benchmark.crossmodal.targets import JOINT, OURS, target_tables, targets
 from mmcl_edge.benchmark.crossmodal.tasks import TASKS
 from mmcl_edge.benchmark.tables import size_text
 from mmcl_edge.learners.comet.catalogue import COMET
@@ -39,7 +39,7 @@ PROTOCOL = (
 def page(board: Board, timings: Timings | None) -> Document:
     """The whole page."""
     sections = [
-        Section("Targets", "targets", tables=(targets(board, timings),)),
+        Section("Targets", "targets", tables=target_tables(targets(board, timings))),
         Section("What was found", "found", ("\n".join(f"- {one}" for one in findings(board, timings)),)),
         *(_task(board, name) for name in board.tasks),
         Section(

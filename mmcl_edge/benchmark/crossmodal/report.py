@@ -65,7 +65,9 @@ def write_page(folder: Path, docs: Path | None = None) -> PageFiles:
         write_atomic(docs / PICTURES / "crossmodal.html", html.encode())
         written = docs / PAGE
         write_atomic(written, markdown(document, pictures=PICTURES).encode())
-    return PageFiles(written, folder / "report.html", folder / "summary.csv", targets(board, timings).rows)
+    return PageFiles(
+        written, folder / "report.html", folder / "summary.csv", tuple(one.row for one in targets(board, timings))
+    )
 
 
 def report_html(document: Document, origin: Mapping[str, Any]) -> str:
