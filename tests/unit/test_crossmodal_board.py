@@ -227,5 +227,10 @@ def test_a_part_helps_where_its_difference_is_sure(whole: dict[str, float], with
     assert told(whole, without) == {"comet-no-replay": word}
 
 
+def test_one_seed_tells_nothing_of_a_part():
+    runs = [cross_run("comet", unseen=0.5), cross_run("comet-no-replay", unseen=0.2)]
+    assert [word for _, word in judged(Board(runs), "stamps")] == [ONE_SEED]
+
+
 def test_parts_name_learners_of_the_catalogue():
     assert {name for part in PARTS for name in (part.whole, part.without)} <= COMET.keys()

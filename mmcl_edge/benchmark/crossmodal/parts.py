@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from mmcl_edge.benchmark.crossmodal.board import Board
 from mmcl_edge.benchmark.crossmodal.document import Table, interval_text, listed
 from mmcl_edge.benchmark.crossmodal.scores import SCORES
+from mmcl_edge.benchmark.crossmodal.targets import ONE_SEED
 from mmcl_edge.benchmark.intervals import Interval
 
 COUNTED = ("seen", "unseen", "seen_codes", "unseen_codes", "forgetting", "across_mean", "across_linear")
@@ -80,7 +81,9 @@ def differences(board: Board, task: str, part: Part) -> dict[str, Interval | Non
 
 
 def shown(found: dict[str, Interval | None]) -> str:
-    """``helps (unseen pairs)``, ``hurts (...)``, both, or ``no difference``."""
+    """``helps (unseen pairs)``, ``hurts (...)``, both, or ``no difference``; ``one seed`` tells nothing."""
+    if all(value is None or value.half_width is None for value in found.values()):
+        return ONE_SEED
     sure = {name: value for name in COUNTED if (value := found[name]) is not None and value.excludes_zero}
     words = []
     for verb, good in (("helps", True), ("hurts", False)):
