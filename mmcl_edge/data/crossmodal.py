@@ -181,6 +181,11 @@ def caption_key(caption: str) -> str:
     return " ".join(caption.lower().split())
 
 
+def says_something(caption: str) -> bool:
+    """Whether there is something to read: one character, at least, that can be seen."""
+    return any(character.isprintable() and not character.isspace() for character in caption)
+
+
 def _own(sample: Sample) -> tuple[str, ...]:
     return () if sample.text is None else (sample.text,)
 
@@ -199,7 +204,7 @@ def _checked(sample: Sample, captions: tuple[str, ...], modality: str, mediator:
                 f"{name}: expected {modality} with {mediator}, but it has no {missing}; add one, or leave the file out."
             )
     for caption in captions if TEXT in (CARRIER[modality], CARRIER[mediator]) else ():
-        if not any(character.isprintable() and not character.isspace() for character in caption):
+        if not says_something(caption):
             raise TaskDataError(
                 f"{name}: expected a caption with something to read, but it is empty ({caption!r}); "
                 "write what the file shows or says, or leave the file out."

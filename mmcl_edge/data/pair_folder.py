@@ -9,7 +9,8 @@ Two layouts where text is the mediator, told apart by the file ``captions.csv``;
 Rules, performed in this order by ``read_pairs``, each refusing before anything is decoded:
 1. Modality and mediator are known, of two backbones, and the folder exists; no link in it leads out.
 2. ``captions.csv`` has the columns ``file`` and ``caption``, and names files of the folder that are there.
-3. No caption is empty: no blank cell, no blank ``.txt``.
+3. No caption is empty: no blank cell, no blank ``.txt``, none of characters that cannot be seen. None is longer than a
+   text may be, and no file has more than a hundred.
 4. At least ``min_pairs`` files of the modality have a caption, or a file of the mediator.
 
 What has no partner (a file without a caption, a caption without a file, a file alone), and files of other kinds, are
@@ -24,17 +25,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mmcl_edge.data.crossmodal import KINDS, PairSet, carrier_of, check_modalities, pair_set
+from mmcl_edge.data.crossmodal import KINDS, PairSet, carrier_of, check_modalities, pair_set, says_something
 from mmcl_edge.data.items import MediaItem, kind_of
 from mmcl_edge.data.media import load_sample
 from mmcl_edge.data.pair_partners import load_partners, partners, stem_of
 from mmcl_edge.data.readers.index_files import inner_path, read_lines, read_table
+from mmcl_edge.data.texts import MAX_CHARACTERS
 from mmcl_edge.errors import InputError, MediaError, TaskDataError
 from mmcl_edge.fileio import canonical_json, sha256_bytes, sha256_file
 from mmcl_edge.types import AUDIO, TEXT, Sample
 
 CAPTIONS_NAME = "captions.csv"
 CAPTION_SUFFIX = ".txt"
+MAX_CAPTIONS = 100
+"""Of one file. Each is read in every epoch, and a text file of more lines is a long text, not captions."""
 LAYOUT = "DIR/<name>.<flac, jpg, mp4, ...> with DIR/<name>.txt, or with DIR/captions.csv (file,caption)"
 PARTNERS = (
     "DIR/<name>.<flac, mp4, ...> and DIR/<name>.<jpg, csv, ...>: two files of one name, or a video with its sound"
@@ -108,8 +112,9 @@ def read_pairs(folder: Path, modality: str, mediator: str = TEXT, *, min_pairs: 
             f"Expected a modality of files, but {modality!r} was asked for; teach {mediator} through text instead."
         )
     if not folder.is_dir():
+        found = "it is a file" if folder.is_file() else "there is none"
         raise TaskDataError(
-            f"Expected a pair folder ({_layout(mediator)}) at {folder}, but there is none; make it or pass --data."
+            f"Expected a pair folder ({_layout(mediator)}) at {folder}, but {found}; make it or pass --data."
         )
     files = _files(folder)
     pair = (modality, mediator)
@@ -240,7 +245,7 @@ def _files(folder: Path) -> dict[str, Path]:
 
 def _from_table(table: Path, folder: Path, files: dict[str, Path]) -> dict[str, list[str]]:
     try:
-        lines = read_table(table, ("file", "caption"))
+        lines = read_table(table, ("file", "caption"), strict=True)
         captions: dict[str, list[str]] = {}
         for number, line in lines:
             source = unicodedata.normalize("NFC", inner_path(table, number, line["file"], "of a file in the folder"))
@@ -249,12 +254,9 @@ def _from_table(table: Path, folder: Path, files: dict[str, Path]) -> dict[str, 
                     f"{table}, line {number}: expected a file of {folder}, but {source} is not there; "
                     "add the file, or remove the line."
                 )
-            if not line["caption"]:
-                raise TaskDataError(
-                    f"{table}, line {number}: expected a caption of {source}, but it is empty; "
-                    "write what the file shows or says, or remove the line."
-                )
+            _check_caption(line["caption"], f"{table}, line {number}", source, "the line")
             captions.setdefault(source, []).append(line["caption"])
+            _check_number(captions[source], table, source)
     except TaskDataError:
         raise
     except InputError as error:
@@ -270,16 +272,36 @@ def _from_notes(files: dict[str, Path]) -> dict[str, list[str]]:
         if note is None or note == path or kind_of(path) is None:
             continue
         try:
-            said = [line for _, line in read_lines(note)]
+            said = read_lines(note)
         except InputError as error:
-            raise TaskDataError(f"{error} Save it as UTF-8.") from error
-        if not said:
-            raise TaskDataError(
-                f"{note}: expected a caption of {source}, but it is empty; "
-                "write what the file shows or says, or remove both."
-            )
-        captions[source] = said
+            raise TaskDataError(str(error)) from error
+        for number, caption in said or [(1, "")]:
+            _check_caption(caption, f"{note}, line {number}" if len(said) > 1 else str(note), source, "both")
+        captions[source] = [caption for _, caption in said]
+        _check_number(captions[source], note, source)
     return captions
+
+
+def _check_caption(caption: str, where: str, source: str, leave: str) -> None:
+    if not says_something(caption):
+        seen = f" ({caption!r})" if caption else ""
+        raise TaskDataError(
+            f"{where}: expected a caption of {source}, but it is empty{seen}; write what the file shows or says, or "
+            f"remove {leave}."
+        )
+    if len(caption) > MAX_CHARACTERS:
+        raise TaskDataError(
+            f"{where}: expected a caption of {source} of at most {MAX_CHARACTERS:,} characters, but it has "
+            f"{len(caption):,}; write a sentence or a few."
+        )
+
+
+def _check_number(captions: Sequence[str], where: Path, source: str) -> None:
+    if len(captions) > MAX_CAPTIONS:
+        raise TaskDataError(
+            f"{where}: expected at most {MAX_CAPTIONS} captions of {source}, but found more; each line is a caption of "
+            "its own, so put a long text on one line."
+        )
 
 
 def _note_of(source: str) -> str:
@@ -301,11 +323,16 @@ def _check_count(
 ) -> None:
     if found >= least:
         return
+    if folder is None:
+        first = f"; the first: {skipped[0].reason}" if skipped else "."
+        raise TaskDataError(
+            f"Expected at least {least} pairs of {pair[0]} and {pair[1]} that can be decoded, but found {found}, and "
+            f"{len(skipped)} that cannot{first}"
+        )
     first = f" (such as {skipped[0].source}: {skipped[0].reason})" if skipped else ""
-    place = "after skipping files that cannot be decoded" if folder is None else f"in {folder}"
     raise TaskDataError(
-        f"Expected at least {least} pairs of {pair[0]} and {pair[1]} {place}, but found {found}, with {len(skipped)} "
-        f"files in no pair{first}; the layout is {_layout(pair[1])}."
+        f"Expected at least {least} pairs of {pair[0]} and {pair[1]} in {folder}, but found {found}, with "
+        f"{len(skipped)} files in no pair{first}; the layout is {_layout(pair[1])}."
     )
 
 

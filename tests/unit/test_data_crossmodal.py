@@ -152,7 +152,9 @@ def test_corrupt_files_are_skipped_named_and_counted(tmp_path: Path, caplog: pyt
     assert (len(pairs), [one.source for one in skipped]) == (2, ["bad.wav"])
     assert "bad.wav" in caplog.text
     (folder / "bell.wav").write_bytes(b"")
-    with pytest.raises(TaskDataError, match=r"2 pairs of sound and text after skipping .* found 1, with 2 files"):
+    with pytest.raises(
+        TaskDataError, match=r"2 pairs of sound and text that can be decoded, but found 1, and 2 that cannot"
+    ):
         decode_pairs(read_pairs(folder, "sound"))
 
 

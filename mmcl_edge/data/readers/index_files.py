@@ -62,7 +62,9 @@ def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} should be text in UTF-8, but it does not parse ({error}).") from error
+        raise InputError(
+            f"{path} should be text in UTF-8, but it does not parse ({error}); save it as UTF-8."
+        ) from error
 
 
 def read_lines(path: Path) -> list[tuple[int, str]]:
@@ -75,7 +77,7 @@ def read_lines(path: Path) -> list[tuple[int, str]]:
 
 
 def read_table(
-    path: Path, columns: Sequence[str], *, delimiter: str = ",", header: bool = True
+    path: Path, columns: Sequence[str], *, delimiter: str = ",", header: bool = True, strict: bool = False
 ) -> list[tuple[int, dict[str, str]]]:
     """Line number and the wanted ``columns`` of every line of a CSV table.
 
@@ -84,16 +86,18 @@ def read_table(
         columns: their names; without a header, what the columns are, in order.
         delimiter: between cells.
         header: whether the first line names the columns.
+        strict: refuse quotes that do not fit, instead of reading on to the next.
 
     Raises:
         InputError: not UTF-8, no table, or a line that lacks one of ``columns``.
     """
     try:
         names = None if header else list(columns)
-        reader = csv.DictReader(StringIO(read_text(path), newline=""), fieldnames=names, delimiter=delimiter)
+        text = StringIO(read_text(path), newline="")
+        reader = csv.DictReader(text, fieldnames=names, delimiter=delimiter, strict=strict)
         lines = [(reader.line_num, line) for line in reader]
     except csv.Error as error:
-        raise InputError(f"{path} should be a CSV table, but it does not parse ({error}).") from error
+        raise InputError(f"{path} should be a CSV table, but it does not parse ({error}); correct it.") from error
     return [(number, _wanted(path, number, line, columns)) for number, line in lines]
 
 
