@@ -4,7 +4,8 @@ Rules, in this order; whatever refuses, the pack in use stays in use and nothing
 (but its cache of features):
 
 1. The workspace is locked; a second adapt is refused.
-2. Modality and mediator are known names, and the bundle has a backbone for both.
+2. Modality and mediator are known names, the bundle has a backbone for both, and the space in use, where there is one,
+   knows the mediator.
 3. The pair folder is read and decoded; corrupt files are skipped and counted. Sounds are cut to their loudest window.
    A part of the pairs is held out; pairs that show the same stay together.
 4. The run's id follows from everything that decides its result, so the same command finds its own finished run.
@@ -106,6 +107,7 @@ class _PairAdaptation(Adaptation):
         learner = self._learner()
         for modality in (self.request.modality, self.request.mediator):
             learner.read.check(modality)
+        self._check_mediator()
         self.events.on_stage("read")
         folder = read_pairs(Path(self.request.data), self.request.modality, self.request.mediator)
         asked = self._asked(folder)
@@ -134,6 +136,15 @@ class _PairAdaptation(Adaptation):
             return self.refuse(report, record)
         kept = Exemplars(old.train, old.holdout, self._kept(old.pairs, held))
         return self.swap(report, self._contents(learner, train, after), kept, record)
+
+    def _check_mediator(self) -> None:
+        known = () if self.space is None else self.space.facts.modalities
+        if known and self.request.mediator not in known:
+            raise InputError(
+                f"Expected a mediator that the shared space in use knows ({', '.join(known)}), but "
+                f"{self.request.mediator} is not one of them; teach through one of those (--mediator), or begin a new "
+                f"space through {self.request.mediator} in a new workspace (MMCL_EDGE_HOME)."
+            )
 
     def _learner(self) -> CometLearner:
         host = Host(

@@ -26,6 +26,7 @@ from mmcl_edge.adapters.encoder import LadderEncoder
 from mmcl_edge.adapters.inputs import Item, collate
 from mmcl_edge.adapters.model import Model
 from mmcl_edge.bundle import Bundle
+from mmcl_edge.data.crossmodal import MEDIATOR
 from mmcl_edge.errors import InputError
 from mmcl_edge.learners.analytic.model import AnalyticModel
 from mmcl_edge.learners.analytic.moments import MomentEncoder
@@ -304,7 +305,7 @@ class Runtime:
         if space is None:
             raise InputError(
                 "Expected a pack with a shared space of modalities, but the one in use has none; teach it one with "
-                f"{TEACH.format('image')}."
+                f"{TEACH.format('image', MEDIATOR)}."
             )
         return space
 

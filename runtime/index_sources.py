@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mmcl_edge.data.crossmodal import KINDS, carrier_of
@@ -36,6 +37,22 @@ class Found:
     files: tuple[FoundFile, ...]
     folders: tuple[str, ...]
     ignored: int
+
+    def known(self, modalities: Sequence[str]) -> tuple[Found, dict[str, int]]:
+        """The files of ``modalities``, and how many there are of each other one.
+
+        Raises:
+            InputError: there are files, but none of those modalities.
+        """
+        files = tuple(file for file in self.files if file.modality in modalities)
+        others = Counter(file.modality for file in self.files if file.modality not in modalities)
+        if others and not files:
+            held = ", ".join(f"{count} of {name}" for name, count in sorted(others.items()))
+            raise InputError(
+                f"Expected files of the shared space ({', '.join(modalities)}), but found {held}; teach it those "
+                "(mmcl-edge adapt --modality), or say what the files are with --modality."
+            )
+        return replace(self, files=files), dict(sorted(others.items()))
 
 
 def modality_of(path: Path) -> str | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from mmcl_edge.data.crossmodal import carrier_of
+from mmcl_edge.data.crossmodal import carrier_of, says_something
 from mmcl_edge.data.pair_folder import decode_file
 from mmcl_edge.errors import InputError
 from mmcl_edge.runtime.index import VectorIndex
@@ -92,7 +92,7 @@ def read_query(query: str | Path, read_as: str | None) -> tuple[Sample, str]:
         return decode_file(query, modality), modality
     if read_as not in (None, TEXT):
         raise InputError(f"Expected {read_as} to search with, but found words; pass a file or a sample.")
-    if not query.strip():
+    if not says_something(query):
         raise InputError("Expected a file or words to search with, but the query is empty; say what to look for.")
     return Sample(None, None, source="the query", text=query.strip()), TEXT
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from mmcl_edge.config import MethodConfig
-from mmcl_edge.data.crossmodal import carrier_of
+from mmcl_edge.data.crossmodal import MEDIATOR, carrier_of
 from mmcl_edge.errors import InputError
 from mmcl_edge.learners.comet.storage import space_of
 from mmcl_edge.learners.features import FeatureCache
@@ -19,8 +19,8 @@ from mmcl_edge.learners.protocol import Preprocess
 from mmcl_edge.packs import Pack
 from mmcl_edge.types import Backbone, Sample
 
-TEACH = "'mmcl-edge adapt --modality {} --mediator text --data DIR'"
-"""The command that teaches a modality."""
+TEACH = "'mmcl-edge adapt --modality {} --mediator {} --data DIR'"
+"""The command that teaches a modality through another."""
 
 
 class SharedSpace:
@@ -50,18 +50,32 @@ class SharedSpace:
         Raises:
             InputError: there is no such modality, it was not taught, or a sample lacks it.
         """
-        carrier_of(modality)
-        if modality not in self.modalities:
-            raise InputError(
-                f"Expected a modality of the shared space ({', '.join(self.modalities)}), but {modality} was not "
-                f"taught yet; teach it with {TEACH.format(modality)}."
-            )
+        self.check(modality)
         learner = copy.copy(self._learner)
         learner.read = copy.copy(learner.read)
         learner.read.cache = FeatureCache()  # of this call alone
         with torch.inference_mode():
             vectors: NDArray[np.float32] = learner.embed(samples, modality).numpy()
         return vectors
+
+    def check(self, modality: str) -> None:
+        """Refuse what the space does not know.
+
+        Raises:
+            InputError: there is no such modality, or it was not taught.
+        """
+        carrier_of(modality)
+        if modality in self.modalities:
+            return
+        first = self.modalities[0]
+        if modality == MEDIATOR:
+            advice = f"the space was begun without it, through {first}, so use files of those"
+        else:
+            advice = f"teach it with {TEACH.format(modality, first)}"
+        raise InputError(
+            f"Expected a modality of the shared space ({', '.join(self.modalities)}), but {modality} was not taught "
+            f"yet; {advice}."
+        )
 
     def modality_of(self, sample: Sample) -> str:
         """The one modality that ``sample`` can be taken as here.

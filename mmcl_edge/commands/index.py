@@ -98,7 +98,7 @@ def build(
         place.mkdir(parents=True, exist_ok=True)
         with workspace_lock(place), progress("Indexing", quiet=as_json) as report:
             index, start, anew = _open_or_new(place, origin, paths, root)
-            found = find_files(paths, start, modality)
+            found, untaught = find_files(paths, start, modality).known(runtime.modalities)
             try:
                 done = update_index(
                     index,
@@ -121,6 +121,7 @@ def build(
         "modalities": {name: sum(entry.modality == name for entry in index.entries) for name in index.modalities},
         "made_anew": anew,
         "ignored": found.ignored,
+        "untaught": untaught,
         **asdict(done),
     }
     emit(result, as_json, _build_text)
@@ -293,6 +294,9 @@ def _build_text(result: Mapping[str, Any]) -> str:
     ]
     if len(result["skipped"]) > MAX_LISTED:
         lines.append(f"and {len(result['skipped']) - MAX_LISTED} more")
+    if result["untaught"]:
+        held = ", ".join(f"{count} {name}" for name, count in result["untaught"].items())
+        lines.append(f"left out, for the space was not taught them (mmcl-edge adapt --modality): {held}")
     return "\n".join(lines)
 
 

@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 from mmcl_edge.commands import main as table
 from mmcl_edge.commands import predict
 from mmcl_edge.commands.main import Entry, cli
+from mmcl_edge.data.crossmodal import MODALITIES
 from mmcl_edge.runtime.index_items import Origin
 from mmcl_edge.runtime.retrieving import OpenIndex, retrieve
 from mmcl_edge.runtime.workspace import HOME_VARIABLE, Workspace
@@ -23,6 +24,8 @@ from tests.unit.test_index_build import Histograms, make
 
 class FakeRuntime(Histograms):
     """Stands for a runtime whose pack has a shared space."""
+
+    modalities = MODALITIES
 
     def __init__(self, *, space: str = "a", stages: int = 1, bundle: str = "b", refuses: str = "") -> None:
         super().__init__(refuses=refuses)
