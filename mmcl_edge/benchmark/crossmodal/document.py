@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mmcl_edge.benchmark.crossmodal.scores import NOTHING, SCORES, Unit, unit_text
 from mmcl_edge.benchmark.intervals import Interval
 from mmcl_edge.benchmark.tables import NONE
+
+WIDTH = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,16 +81,25 @@ def score_text(name: str, value: Interval | None) -> str:
 
 def markdown(document: Document, *, pictures: str) -> str:
     """The page in Markdown; ``pictures`` is the folder of its pictures as the page names it."""
-    parts = [f"# {document.title}", *document.lead]
+    parts = [f"# {document.title}", *map(_wrapped, document.lead)]
     for section in document.sections:
-        parts += [f"## {section.title}", *section.text]
+        parts += [f"## {section.title}", *map(_wrapped, section.text)]
         for picture in section.pictures:
             parts += [f"![{picture.title}]({pictures}/{picture.name}.svg)", *([picture.note] if picture.note else [])]
         for table in section.tables:
             parts += [f"### {table.title}"] if table.title else []
-            parts += [table.note] if table.note else []
+            parts += [_wrapped(table.note)] if table.note else []
             parts.append(markdown_rows(table))
     return "\n\n".join(parts) + "\n"
+
+
+def _wrapped(text: str) -> str:
+    """Paragraphs and list items in lines that an editor shows whole."""
+    lines = text.split("\n")
+    return "\n".join(
+        textwrap.fill(line, WIDTH, break_on_hyphens=False, subsequent_indent="  " * line.startswith("- "))
+        for line in lines
+    )
 
 
 def markdown_rows(table: Table) -> str:

@@ -31,8 +31,8 @@ PROTOCOL = (
     "answers. Every learner learns in every order of the stages with every seed; its value with a seed is the mean "
     "over orders, and ± is half of the 95 % interval over seeds (Student's t).",
     "The method is a **reconstruction** of the second paper. Learners and their settings: "
-    "`mmcl_edge/learners/comet/catalogue.py`; frozen features come of one exported bundle. Nothing was chosen by what "
-    "test samples gave.",
+    "`mmcl_edge/learners/comet/catalogue.py`, on the defaults of `CometConfig`; nothing was tuned for this page. Frozen "
+    "features come of one exported bundle.",
 )
 
 
@@ -52,7 +52,16 @@ def page(board: Board, timings: Timings | None) -> Document:
         Section("Not measured", "not-measured", ("\n".join(f"- {one}" for one in not_measured(board)),)),
         Section("Learners and figures", "learners", tables=(_learners(board), _figures())),
     ]
-    return Document(TITLE, (MADE, *PROTOCOL), tuple(sections))
+    return Document(TITLE, (MADE, *PROTOCOL, _made_of(board)), tuple(sections))
+
+
+def _made_of(board: Board) -> str:
+    learners = {one.learner for one in board.records}
+    seeds = sorted({one.seed for one in board.records})
+    return (
+        f"Made of {len(board.records)} runs of {len(learners)} learners on {listed(board.tasks)}, "
+        f"seeds {listed([str(seed) for seed in seeds])}."
+    )
 
 
 def _task(board: Board, task: str) -> Section:
