@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from mmcl_edge.types import FrozenModel
 
@@ -182,18 +182,30 @@ class AdaptConfig(FrozenModel):
 PseudoReplay = Literal["none", "light", "generative"]
 
 
+MAX_SIZE, MAX_COUNT = 1 << 13, 1 << 20
+"""Bounds of what sizes a shared space: it comes in packs, so a configuration may not ask for all memory or all time."""
+
+
 class CometConfig(FrozenModel):
     """The shared discrete space that modalities join pair by pair (paper 2, METHODS 2.5: a reconstruction)."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     slots: int = Field(
         6,
         ge=1,
+        le=MAX_SIZE,
         description="T, codes that tell one sample [S in the base: 10 seconds of a video; I: learned views of pooled "
         "features, for a picture and its caption share no time].",
     )
-    dim: int = Field(64, ge=2, description="D, width of a slot and of a code [S in the base: 256; I: 6 x 64].")
+    dim: int = Field(
+        64, ge=2, le=MAX_SIZE, description="D, width of a slot and of a code [S in the base: 256; I: 6 x 64]."
+    )
     front_dim: int = Field(
-        256, ge=1, description="Most principal components of a modality's frozen features that are read [I]."
+        256,
+        ge=1,
+        le=MAX_SIZE,
+        description="Most principal components of a modality's frozen features that are read [I].",
     )
     mediator_features: Literal["output", "all"] = Field(
         "output",
@@ -213,24 +225,30 @@ class CometConfig(FrozenModel):
         "continuous", description="What embed gives: vectors before quantization, or the codes' mean vector [I]."
     )
 
-    codes: int = Field(128, ge=2, description="L_0, codes of the first stage [S in the base: 400; I: 128 a slot].")
+    codes: int = Field(
+        128, ge=2, le=MAX_SIZE, description="L_0, codes of the first stage [S in the base: 400; I: 128 a slot]."
+    )
     decay: float = Field(0.99, ge=0, lt=1, description="gamma of the multi-modal EMA [S].")
     settled_decay: float = Field(
         0.999, ge=0, le=1, description="gamma of rows from earlier stages; 1 freezes them [I]."
     )
     code_temperature: float = Field(0.1, gt=0, description="Of the distribution over codes [S in the base: 1; I].")
-    dead_after: int = Field(300, ge=1, description="Updates without use after which a new code is reset [S: 300].")
+    dead_after: int = Field(
+        300, ge=1, le=MAX_COUNT, description="Updates without use after which a new code is reset [S: 300]."
+    )
     expand: bool = Field(True, description="Let the codebook grow [S: the paper's; rule I].")
     expand_margin: float = Field(
         0.2, ge=0, description="delta: grow where the new modality's residual exceeds (1 + delta) the mediator's [I]."
     )
-    expand_codes: int = Field(50, ge=1, description="Delta L, rows added at a time [I: 50 or 100].")
-    expand_cap: float = Field(2.0, ge=1, description="Most codes, as a multiple of L_0 [I].")
+    expand_codes: int = Field(50, ge=1, le=MAX_SIZE, description="Delta L, rows added at a time [I: 50 or 100].")
+    expand_cap: float = Field(2.0, ge=1, le=64, description="Most codes, as a multiple of L_0 [I].")
     merge_cosine: float = Field(0.98, gt=0, le=1, description="Codes more alike than that become one [I].")
 
-    experts: int = Field(2, ge=0, description="Fresh experts a stage [I: 2 to 4]; 0 leaves the CMoE-Adapter out.")
-    active_experts: int = Field(2, ge=1, description="K, experts that serve one sample [S in the base].")
-    rank: int = Field(64, ge=1, description="Width of an expert [S in the base: 64].")
+    experts: int = Field(
+        2, ge=0, le=64, description="Fresh experts a stage [I: 2 to 4]; 0 leaves the CMoE-Adapter out."
+    )
+    active_experts: int = Field(2, ge=1, le=64, description="K, experts that serve one sample [S in the base].")
+    rank: int = Field(64, ge=1, le=MAX_SIZE, description="Width of an expert [S in the base: 64].")
     router_noise: float = Field(1.0, ge=0, description="Standard deviation of noise on gate logits in training [I].")
     freeze_experts: bool = Field(
         True, description="Freeze a stage's experts after it, and bring fresh ones [S]; without, the first serve all."
@@ -250,14 +268,18 @@ class CometConfig(FrozenModel):
     cpc_temperature: float = Field(0.1, gt=0, description="Of its scores [S in the base: 1; I for unit slots].")
     matching_weight: float = Field(0.5, ge=0, description="Of cross-modal code matching [S: 0.5].")
     club_weight: float = Field(1.0, ge=0, description="Of the mutual information bound [S: 1].")
-    club_steps: int = Field(1, ge=1, description="Likelihood steps of CLUB a batch [S: 5; I: 1, half the time].")
+    club_steps: int = Field(
+        1, ge=1, le=1000, description="Likelihood steps of CLUB a batch [S: 5; I: 1, half the time]."
+    )
     contrast_weight: float = Field(0.0, ge=0, description="Of InfoNCE between continuous vectors [I].")
     contrast_temperature: float = Field(0.07, gt=0, description="Of InfoNCE [I].")
-    specific_dim: int = Field(64, ge=1, description="Width of what only one modality says [I].")
-    hidden: int = Field(256, ge=1, description="Hidden units of decoders and of CLUB's nets [I].")
+    specific_dim: int = Field(64, ge=1, le=MAX_SIZE, description="Width of what only one modality says [I].")
+    hidden: int = Field(256, ge=1, le=MAX_SIZE, description="Hidden units of decoders and of CLUB's nets [I].")
 
-    epochs: int = Field(10, ge=0, description="Passes over a stage's pairs; 0 keeps the closed-form start [S: 6].")
-    batch_size: int = Field(64, ge=2, description="Pairs a step [S: 80].")
+    epochs: int = Field(
+        10, ge=0, le=MAX_COUNT, description="Passes over a stage's pairs; 0 keeps the closed-form start [S: 6]."
+    )
+    batch_size: int = Field(64, ge=2, le=MAX_COUNT, description="Pairs a step [S: 80].")
     learning_rate: float = Field(1e-3, gt=0, description="Adam's rate, cosine to 0 [S: 4e-4].")
     projection_rate: float = Field(
         0.1,

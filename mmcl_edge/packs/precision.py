@@ -31,7 +31,7 @@ A shared space of text, pictures, sounds and speech (15.6 MB), learned from the 
 (``benchmarks/bench_space_size.py``): in fp16 (8.0 MB) no embedding moves by more than rounding and no figure of
 retrieval moves; in int8 (4.6 MB) embeddings move by at most 0.003 (one minus cosine), and the mean of 36 recalls by
 0.16 points at most, which is one answer here and there. Projections are why: in int8, too, they would move embeddings
-by 0.016 and each recall by 0.9 points, for 0.4 MB.
+by 0.016 and recalls by 0.8 points on average, for 0.4 MB.
 """
 
 from __future__ import annotations

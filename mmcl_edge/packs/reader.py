@@ -37,6 +37,8 @@ from mmcl_edge.packs.tensors import TensorEntry, check_tensors
 if TYPE_CHECKING:
     import torch
 
+MAX_DEPTH = 32
+"""Most levels of objects and lists in a pack's JSON: what is deeper cannot be written again."""
 _ADVICE = "fetch it again, or use another (mmcl-edge pack list)"
 
 
@@ -145,7 +147,7 @@ def read_pack(path: Path | str, *, expected_digest: str | None = None, bundle_di
     9. The tensors file is well formed: bounded header, accepted dtypes, consistent shapes and offsets; each reduced
        tensor is whole (``packs.precision``).
     10. Every value is finite and of a magnitude that training can give.
-    11. ``adapter_config.json`` and ``eval.json`` parse, and the configuration is valid.
+    11. ``adapter_config.json`` and ``eval.json`` parse, at most ``MAX_DEPTH`` deep, and the configuration is valid.
 
     Raises:
         PackError: a rule fails; the message names the file and says what to do.
@@ -213,7 +215,19 @@ def _object(data: bytes, file: Path) -> dict[str, Any]:
         raise PackError(f"{file} should be JSON, but it does not parse ({error}); {_ADVICE}.") from error
     if not isinstance(raw, dict):
         raise PackError(f"{file} should hold a JSON object, but holds a {type(raw).__name__}; {_ADVICE}.")
+    if not _is_shallow(raw):
+        raise PackError(f"{file} should nest at most {MAX_DEPTH} deep, but nests deeper; {_ADVICE}.")
     return raw
+
+
+def _is_shallow(value: Any) -> bool:
+    layer = [value]
+    for _ in range(MAX_DEPTH):
+        below = (one.values() if isinstance(one, dict) else one for one in layer if isinstance(one, dict | list))
+        layer = [one for inside in below for one in inside]
+        if not layer:
+            return True
+    return False
 
 
 def _check_schema_version(raw: Mapping[str, Any], folder: Path) -> None:

@@ -7,7 +7,7 @@ In ``adapter_model.safetensors`` every tensor of the space has a name that begin
 1. All three are there, or none.
 2. The facts fit their schema: known modalities, each once, mediators among them.
 3. The tensors are exactly those that configuration and facts ask for, float32, of the shapes that follow from them.
-4. Counts and variances are not negative, and the codes of Gaussians are codes of the book.
+4. There are codes; counts and variances are not negative, and the codes of Gaussians are codes of the book.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch import Tensor
 from mmcl_edge.adapters.cmoe import PARTS
 from mmcl_edge.config import CometConfig
 from mmcl_edge.data.crossmodal import MODALITIES
-from mmcl_edge.errors import PackError
+from mmcl_edge.errors import InputError, PackError
 from mmcl_edge.fileio import canonical_json
 from mmcl_edge.learners.comet.learner import CometLearner
 from mmcl_edge.learners.host import Host
@@ -40,7 +40,7 @@ _IDLE = "codebook.idle"
 """Updates since a code was used: counted while learning, nothing to keep."""
 
 Shapes = dict[str, tuple[int, ...]]
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, le=1 << 53)]
 
 
 class SpaceFacts(FrozenModel):
@@ -124,7 +124,10 @@ class StoredSpace:
         tensors = dict(self.tensors) | {_IDLE: torch.zeros(len(codes), dtype=torch.int64)}
         learner.load_state(LearnerState(tensors, (), len(facts.stages), facts=known))
         for modality in facts.modalities:
-            width, expected = len(self.tensors[f"branches.{modality}.mean"]), learner.feature_dim(modality)
+            try:
+                width, expected = len(self.tensors[f"branches.{modality}.mean"]), learner.feature_dim(modality)
+            except InputError as error:
+                raise PackError(f"The pack's shared space does not fit this bundle: {error}") from error
             if width != expected:
                 raise PackError(
                     f"Expected a shared space for this bundle, whose features of {modality} are {expected} wide, "
@@ -174,6 +177,8 @@ def _check_tensors(stored: StoredSpace) -> None:
             raise _refuse(f"{SPACE_PREFIX}{name} should be float32 {shape}, but is {found.dtype} {tuple(found.shape)}")
         if name.rpartition(".")[2] in ("counts", "variances") and bool((found < 0).any()):
             raise _refuse(f"{SPACE_PREFIX}{name} holds numbers below zero")
+    if not len(tensors["codebook.codes"]):
+        raise _refuse("it has no codes")
     if facts.codes_settled > len(tensors["codebook.codes"]):
         raise _refuse("more of its codes are settled than there are")
 
