@@ -37,6 +37,7 @@ def test_the_score_of_a_pair_is_the_mean_of_its_recalls_both_ways():
         ("seen_codes", 0.5 * (1 + 1 + 0.8) / 3 + 0.1),
         ("unseen_codes", 0.4),
         ("forgetting", 0.2),
+        ("forgetting_all", 0.2 / 3),
         ("across_mean", 0.7),
         ("across_linear", 0.7),
         ("across_mean_vectors", 0.7),

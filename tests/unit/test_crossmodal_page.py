@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,9 @@ def test_every_picture_of_the_page_is_there(folder: Path):
     assert named == [f"results/crossmodal-{task}-{what}.svg" for task in ("stamps", "digits") for what in _PICTURES]
     for name in named:
         assert (folder / "docs" / name).read_text().startswith("<svg xmlns=")
+    for name in ("crossmodal.html", "crossmodal.csv", "crossmodal-pairs.csv.gz"):
+        assert f"](results/{name})" in text
+        assert (folder / "docs" / "results" / name).is_file()
 
 
 _PICTURES = ("pairs", "first")
@@ -114,6 +118,17 @@ def test_the_summary_holds_every_figure():
     assert lines[0] == "task,learner,figure,mean,ci95,seeds"
     assert "stamps,comet,unseen,0.4,0.0,2" in lines
     assert "digits,comet,seen,0.97,,1" in lines
+
+
+def test_every_recall_is_in_the_long_table(folder: Path):
+    packed = (folder / "docs" / "results" / "crossmodal-pairs.csv.gz").read_bytes()
+    lines = gzip.decompress(packed).decode().splitlines()
+    assert lines == (folder / "pairs.csv").read_text().splitlines()
+    assert len(lines) == 1 + sum(len(stage.found) for one in made() for stage in one.stages)
+    assert "stamps,comet,1,image sound speech,3,sound,speech,codes,0.35,0.4,0.45,3.0,0.4,0.1,0.1,0.1,20,30" in lines
+    assert not any(line.startswith("stamps,comet-joint,0,image sound speech,1,") for line in lines), (
+        "learned at the end"
+    )
 
 
 def test_what_was_not_measured_is_said():

@@ -51,9 +51,10 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A page."""
+    """A page; ``files`` says in Markdown what lies beside it."""
 
     title: str
+    files: str
     lead: tuple[str, ...]
     sections: tuple[Section, ...]
 
@@ -81,7 +82,7 @@ def score_text(name: str, value: Interval | None) -> str:
 
 def markdown(document: Document, *, pictures: str) -> str:
     """The page in Markdown; ``pictures`` is the folder of its pictures as the page names it."""
-    parts = [f"# {document.title}", *map(_wrapped, document.lead)]
+    parts = [f"# {document.title}", _wrapped(document.files), *map(_wrapped, document.lead)]
     for section in document.sections:
         parts += [f"## {section.title}", *map(_wrapped, section.text)]
         for picture in section.pictures:
@@ -95,11 +96,12 @@ def markdown(document: Document, *, pictures: str) -> str:
 
 def _wrapped(text: str) -> str:
     """Paragraphs and list items in lines that an editor shows whole."""
-    lines = text.split("\n")
-    return "\n".join(
-        textwrap.fill(line, WIDTH, break_on_hyphens=False, subsequent_indent="  " * line.startswith("- "))
-        for line in lines
-    )
+    filled = [
+        textwrap.wrap(line, WIDTH, break_on_hyphens=False, break_long_words=False, subsequent_indent=indent)
+        for line in text.split("\n")
+        for indent in ("  " if line.startswith("- ") else "",)
+    ]
+    return "\n".join(line for lines in filled for line in lines)
 
 
 def markdown_rows(table: Table) -> str:

@@ -21,7 +21,11 @@ from mmcl_edge.benchmark.tables import size_text
 from mmcl_edge.learners.comet.catalogue import COMET
 
 TITLE = "Across modalities"
-MADE = "Made by `make crossmodal` (`mmcl-edge bench crossmodal`); do not edit."
+MADE = (
+    "Made by `make crossmodal` (`mmcl-edge bench crossmodal`); do not edit. As a page without a network: "
+    "[crossmodal.html](results/crossmodal.html); means by learner: [crossmodal.csv](results/crossmodal.csv); every "
+    "recall after every stage: [crossmodal-pairs.csv.gz](results/crossmodal-pairs.csv.gz)."
+)
 PROTOCOL = (
     "A learner meets one pair set after the other, each of text and one other modality, and keeps nothing of the "
     "earlier ones but its space and what pseudo-replay needs. After each stage, test samples of every modality "
@@ -31,8 +35,8 @@ PROTOCOL = (
     "answers. Every learner learns in every order of the stages with every seed; its value with a seed is the mean "
     "over orders, and ± is half of the 95 % interval over seeds (Student's t).",
     "The method is a **reconstruction** of the second paper. Learners and their settings: "
-    "`mmcl_edge/learners/comet/catalogue.py`, on the defaults of `CometConfig`; nothing was tuned for this page. Frozen "
-    "features come of one exported bundle.",
+    "`mmcl_edge/learners/comet/catalogue.py`, on the defaults of `CometConfig`; nothing was tuned for this page. "
+    "Frozen features come of one exported bundle.",
 )
 
 
@@ -52,7 +56,7 @@ def page(board: Board, timings: Timings | None) -> Document:
         Section("Not measured", "not-measured", ("\n".join(f"- {one}" for one in not_measured(board)),)),
         Section("Learners and figures", "learners", tables=(_learners(board), _figures())),
     ]
-    return Document(TITLE, (MADE, *PROTOCOL, _made_of(board)), tuple(sections))
+    return Document(TITLE, MADE, (*PROTOCOL, _made_of(board)), tuple(sections))
 
 
 def _made_of(board: Board) -> str:

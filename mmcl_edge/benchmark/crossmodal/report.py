@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,7 @@ def write_page(folder: Path, docs: Path | None = None) -> PageFiles:
 
     Args:
         folder: with ``runs/*.json`` and, where they were taken, ``timings.json``.
-        docs: where ``crossmodal.md`` goes, with its pictures and summary under ``results/``; ``None`` leaves it out.
+        docs: where ``crossmodal.md`` goes, with its pictures and tables under ``results/``; ``None`` leaves it out.
 
     Raises:
         InputError: there is no record, one is broken, or two do not belong together.
@@ -52,9 +53,9 @@ def write_page(folder: Path, docs: Path | None = None) -> PageFiles:
     board, timings = Board(read_runs(folder)), read_timings(folder)
     document = page(board, timings)
     html = report_html(document, facts_of([one.made_by for one in board.records]))
-    summary = summary_csv(board)
+    summary, pairs = summary_csv(board), pairs_csv(board)
     write_atomic(folder / "summary.csv", summary)
-    write_atomic(folder / "pairs.csv", pairs_csv(board))
+    write_atomic(folder / "pairs.csv", pairs)
     write_atomic(folder / "report.html", html.encode())
     written = None
     if docs is not None:
@@ -62,6 +63,7 @@ def write_page(folder: Path, docs: Path | None = None) -> PageFiles:
         for picture in document.pictures:
             write_atomic(docs / PICTURES / f"{picture.name}.svg", standalone(picture.svg))
         write_atomic(docs / PICTURES / "crossmodal.csv", summary)
+        write_atomic(docs / PICTURES / "crossmodal-pairs.csv.gz", gzip.compress(pairs, mtime=0))
         write_atomic(docs / PICTURES / "crossmodal.html", html.encode())
         written = docs / PAGE
         write_atomic(written, markdown(document, pictures=PICTURES).encode())

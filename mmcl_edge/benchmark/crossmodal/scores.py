@@ -15,7 +15,7 @@ from typing import Literal
 from mmcl_edge.benchmark.crossmodal.records import CODES, VECTORS, By, CrossmodalRecord, Stage
 from mmcl_edge.benchmark.crossmodal.tasks import pair_name
 from mmcl_edge.benchmark.tables import size_text
-from mmcl_edge.benchmark.transfer import forgetting_of
+from mmcl_edge.benchmark.transfer import forgetting_of, mean_forgetting
 from mmcl_edge.learners.retrieval import KS
 from mmcl_edge.types import TEXT
 
@@ -68,6 +68,13 @@ def _forgetting(by: By = VECTORS) -> Measure:
     return measure
 
 
+def _forgetting_of_all(record: CrossmodalRecord) -> float | None:
+    after = [pair_scores(stage) for stage in record.stages]
+    if len(after) < 2:
+        return None
+    return mean_forgetting({name: [one[name] for one in after if name in one] for name in after[-2]})
+
+
 def first_pair(record: CrossmodalRecord, by: By = VECTORS) -> list[float]:
     """Score of the pair that was taught first, after each stage."""
     name = pair_name(TEXT, record.order[0])
@@ -105,6 +112,12 @@ SCORES: Mapping[str, Score] = MappingProxyType(
             "Share of the first pair's best score before the last stage that is gone after it; below 0 it grew.",
             "lower",
             _forgetting(),
+        ),
+        "forgetting_all": Score(
+            "Earlier pairs forgotten",
+            "The same of every pair, seen or not, that could be asked before the last stage, their mean.",
+            "lower",
+            _forgetting_of_all,
         ),
         "across_mean": Score(
             "Classes across",

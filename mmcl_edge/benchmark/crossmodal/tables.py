@@ -16,8 +16,8 @@ from mmcl_edge.benchmark.crossmodal.tasks import TASKS, pair_name
 from mmcl_edge.types import TEXT
 
 MAIN_COLUMNS = (
-    "seen", "unseen", "seen_codes", "unseen_codes", "forgetting", "shared", "perplexity", "codes", "memory_bytes",
-    "stage_s",
+    "seen", "unseen", "seen_codes", "unseen_codes", "forgetting", "forgetting_all", "shared", "perplexity", "codes",
+    "memory_bytes", "stage_s",
 )  # fmt: skip
 CLASS_COLUMNS = (
     "across_mean", "across_linear", "across_mean_vectors", "across_linear_vectors", "named", "within",
