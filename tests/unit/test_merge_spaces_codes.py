@@ -9,7 +9,7 @@ from mmcl_edge.fleet.merge import spaces_experts
 from mmcl_edge.fleet.merge.spaces_codes import Book, merge_books, pairs_of
 from mmcl_edge.fleet.merge.spaces_experts import merge_experts
 from mmcl_edge.fleet.merge.spaces_maps import Affine, combine, mean_of
-from tests.spaces import EVERY, held
+from tests.spaces import EVERY, changed, held
 
 EAST, NORTH, WEST = (1.0, 0.0), (0.0, 1.0), (-1.0, 0.0)
 
@@ -93,6 +93,13 @@ def test_experts_are_one_where_their_bits_are():
     route = found.tensors["cmoe.frozen_route"]
     assert torch.equal(route[:4], DEVICES[0].stored.tensors["cmoe.frozen_route"])
     assert torch.equal(route[4:], DEVICES[1].stored.tensors["cmoe.frozen_route"][2:])
+
+
+def test_experts_that_were_rounded_are_the_same_experts():
+    rounded = changed(DEVICES[0], lambda name, value: value.half().float())
+    found = merge_experts([rounded, DEVICES[1]], BASE)
+    assert found.frozen == 6
+    assert torch.equal(found.tensors["cmoe.frozen_up"][:2], BASE.stored.tensors["cmoe.frozen_up"])
 
 
 def test_too_many_experts_are_folded_but_those_of_the_release(monkeypatch):

@@ -7,12 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+from mmcl_edge.config import MethodConfig
 from mmcl_edge.errors import MergeError
 from mmcl_edge.fleet.merge.experts import Union
 from mmcl_edge.fleet.merge.labels import Labels
 from mmcl_edge.fleet.merge.reading import Array, Source
+from mmcl_edge.fleet.merge.sharing import Shared
+from mmcl_edge.fleet.merge.sources import lead_of, with_classes
 from mmcl_edge.fleet.merge.sums import MergedSums
 from mmcl_edge.packs import PackContents, Parent
+from mmcl_edge.packs.spaces import SPACE_KEY
 
 if TYPE_CHECKING:
     import torch
@@ -43,6 +47,7 @@ def facts(
     labels: Labels,
     union: Union,
     sums: MergedSums | None = None,
+    shared: Shared | None = None,
 ) -> Facts:
     """The manifest's fields.
 
@@ -54,6 +59,7 @@ def facts(
         labels: the merged classes.
         union: the merged experts.
         sums: the merged sums, where there are some; they know how many samples are in them.
+        shared: the merged space, where there is one.
 
     Raises:
         MergeError: the parents' modules differ.
@@ -65,11 +71,11 @@ def facts(
         parents.append(Parent(digest=base.digest, weight=0.0, method=BASE))
     everyone = [*sources, *([base] if base else [])]
     privacy, notes = _privacy(sources)
-    first = sources[0]
-    if len({_training(source) for source in sources}) > 1:
+    first, classed = lead_of(sources), with_classes(sources)
+    if len(set(map(_training, {source.config for source in classed}))) > 1:
         notes += ("The packs were trained with different settings; those of one of them are recorded.",)
     fields = {
-        "config": first.method,
+        "config": first.method.model_copy(update={"space": shared.config if shared else None}),
         "bundle_digest": first.bundle_digest,
         "labels": labels.names,
         "experts": union.experts(),
@@ -79,13 +85,13 @@ def facts(
         "experiences": tuple(dict.fromkeys(name for source in everyone for name in source.experiences)),
         "privacy": privacy,
         "minimum_runtime": max((source.minimum_runtime for source in everyone), key=_numbers),
-        "module": sums.module if sums else _module(sources),
+        "module": (sums.module if sums else _module(classed)) | (shared.module if shared else {}),
     }
-    return Facts(fields, notes + (sums.notes if sums else ()))
+    return Facts(fields, notes + (sums.notes if sums else ()) + (shared.notes if shared else ()))
 
 
-def _training(source: Source) -> str:
-    return source.config
+def _training(config: str) -> MethodConfig:
+    return MethodConfig.model_validate_json(config).model_copy(update={"space": None})
 
 
 def _numbers(release: str) -> tuple[int, ...]:
@@ -118,11 +124,14 @@ def _privacy(sources: Sequence[Source]) -> tuple[dict[str, Any], tuple[str, ...]
 
 
 def _module(sources: Sequence[Source]) -> dict[str, Any]:
-    for source in sources:
-        if source.module != sources[0].module:
+    """What rebuilds the packs' module, their shared space aside."""
+    found: dict[str, Any] | None = None
+    for text, source in {source.module: source for source in reversed(sources)}.items():
+        own = {name: value for name, value in json.loads(text).items() if name != SPACE_KEY}
+        if found is not None and own != found:
             raise MergeError(
-                f"Expected packs of one module, but {sources[0].digest[:16]}... and {source.digest[:16]}... describe "
+                f"Expected packs of one module, but {sources[-1].digest[:16]}... and {source.digest[:16]}... describe "
                 "theirs differently (adapter_config.json); merge packs of one learner."
             )
-    found: dict[str, Any] = json.loads(sources[0].module)
-    return found
+        found = own
+    return found or {}

@@ -6,10 +6,10 @@ Rules, performed in this order; nothing is written before the last:
 2. All packs are verified; broken ones are refused, or left out and named. Each counts once.
 3. They fit: one bundle, one configuration. A method on task vectors has a base.
 4. Classes are reconciled by id, experts united; what comes from where is planned. No value was used so far.
-5. The method runs, packs after packs, in little memory. Sums are added.
+5. The method runs, packs after packs, in little memory. Sums are added; shared spaces are merged beside the classes.
 6. The result is written beside its place and read back by all rules of ``read_pack``.
 7. With evaluation data, parents and result answer it. ``auto`` does 4 to 7 for several methods and takes the best.
-8. A result that lost more than the tolerance on some parent's classes is refused.
+8. A result that lost more than the tolerance on some parent's classes, or on one of its modalities' pairs, is refused.
 9. The result appears in its place, whole.
 """
 
@@ -44,11 +44,13 @@ from mmcl_edge.fleet.merge.methods import (
     grouping_of,
     prepare,
 )
+from mmcl_edge.fleet.merge.pair_judging import EvaluatePairs, PairJudgement, judge_pairs
 from mmcl_edge.fleet.merge.plan import Planner
 from mmcl_edge.fleet.merge.products import Products
 from mmcl_edge.fleet.merge.reading import Array, Source
 from mmcl_edge.fleet.merge.report import MergeRejectedError, MergeReport, Share, Trial
-from mmcl_edge.fleet.merge.sources import Gathered, check_fit, gather
+from mmcl_edge.fleet.merge.sharing import Shared, has_space, merge_shared
+from mmcl_edge.fleet.merge.sources import Gathered, check_fit, gather, lead_of, with_classes
 from mmcl_edge.fleet.merge.streaming import refuse_infinite, stream
 from mmcl_edge.fleet.merge.sum_outliers import LEAST_HOLDERS
 from mmcl_edge.fleet.merge.sums import has_sums, merge_sums
@@ -70,6 +72,7 @@ def merge_packs(
     weights: Sequence[float] | Literal["samples"] | None = None,
     base: Path | None = None,
     evaluate: Evaluate | None = None,
+    evaluate_pairs: EvaluatePairs | None = None,
     tolerance: float = 0.02,
     options: MergeOptions | None = None,
     executor: Executor | None = None,
@@ -84,7 +87,8 @@ def merge_packs(
         weights: one a pack, or ``samples``; ``None`` counts all alike.
         base: the pack that all were adapted from; found among parents where ``options.find`` can.
         evaluate: folder of a pack to right answers by class; ``None`` measures nothing.
-        tolerance: accuracy that a parent's classes may lose.
+        evaluate_pairs: folder of a pack to retrieval by modality; ``None`` measures nothing.
+        tolerance: accuracy that a parent's classes may lose, and retrieval that its modalities may.
         options: what the methods may be told.
         executor: where packs are read; ``None`` is a thread for each core.
         on_progress: hears of progress.
@@ -100,7 +104,7 @@ def merge_packs(
     tell = on_progress or (lambda text, done, total: None)
     out = Path(out)
     with _scratch(out) as folder:
-        merge = _Merge(folder, out, evaluate, tolerance, options, executor, tell)
+        merge = _Merge(folder, out, evaluate, evaluate_pairs, tolerance, options, executor, tell)
         report = merge.run(sources, method, weights, base)
     return replace(report, duration_s=round(time.perf_counter() - started, 3))
 
@@ -142,6 +146,7 @@ class _Candidate:
     tensors: dict[str, Array]
     outliers: tuple[watching.Outlier, ...] | None
     judgement: Judgement | None
+    shared: Shared | None = None
 
 
 @dataclass
@@ -151,6 +156,7 @@ class _Merge:
     scratch: Path
     out: Path
     evaluate: Evaluate | None
+    evaluate_pairs: EvaluatePairs | None
     tolerance: float
     options: MergeOptions
     executor: Executor | None
@@ -165,11 +171,14 @@ class _Merge:
     ) -> MergeReport:
         parents = self._parents(names, method, weights, base)
         measured = self._measure(parents)
+        self.tell("merging shared spaces", None, None)
+        way = "mean" if method == AUTO else method
+        shared = merge_shared(parents.sources, parents.shares, parents.base, way)
         tried: tuple[Trial, ...]
         if method != AUTO:
-            chosen, reason, tried = self._candidate(parents, method, measured), "It was asked for.", ()
+            chosen, reason, tried = self._candidate(parents, method, measured, shared), "It was asked for.", ()
         else:
-            chosen, reason, tried = self._best(parents, measured)
+            chosen, reason, tried = self._best(parents, measured, shared)
         return self._finish(parents, chosen, reason, tried)
 
     def _parents(
@@ -213,28 +222,41 @@ class _Merge:
         check_fit(own, origin)
         shares = _shares(own, given, by_samples=weights == SAMPLES)
         labels = reconcile(own, origin)
-        union = unite(own, active=own[0].method.adapter.active_experts, alike=options.alike)
+        union = unite(own, active=lead_of(own).method.adapter.active_experts, alike=options.alike)
         return _Parents(gathered, own, shares, origin, labels, union)
 
     def _measure(self, parents: _Parents) -> list[Measured]:
         """Right answers of the parents of most weight, on their own classes."""
         if self.evaluate is None:
             return []
+        if not with_classes(parents.sources):
+            raise MergeError(
+                "Expected packs with classes to evaluate on a task folder, but these hold shared spaces alone; pass "
+                "--eval-pairs MODALITY=DIR instead."
+            )
         order = np.argsort(-parents.shares, kind="stable")[: self.options.most_evaluated]
         found = []
         for number, index in enumerate(order):
             source = parents.sources[int(index)]
             self.tell("evaluating parents", number + 1, len(order))
+            if source not in with_classes([source]):
+                continue
             found.append(measure(self.evaluate, source.path, source.digest, source.labels))
         return found
 
-    def _candidate(self, parents: _Parents, method: str, measured: Sequence[Measured]) -> _Candidate:
+    def _candidate(
+        self, parents: _Parents, method: str, measured: Sequence[Measured], shared: Shared | None
+    ) -> _Candidate:
         sources, shares = parents.sources, parents.shares
         base = parents.base if method in NEEDS_BASE else None
         plan = Planner(sources, parents.labels, parents.union, base).plan(grouping_of(method))
         products = Products(plan, sources)
         watched, robust = self._watches(method, sources), method in ROBUST
         watch = watching.look(plan, products) if watched else None
+        if watch is not None and shared is not None:
+            place = {source.digest: number for number, source in enumerate(sources)}
+            for part, digests, inner in shared.looks:
+                watch.look(part, [place[digest] for digest in digests], inner)
         fold, jobs = prepare(method, plan, sources, shares, base=base, options=self.options, products=products)
         tensors = stream(
             plan,
@@ -245,22 +267,23 @@ class _Merge:
         )
         names, summed = parents.labels.names, any(has_sums(source) for source in sources)
         sums = merge_sums(sources, names, watch=watched, leave_out=robust) if summed else None
-        tensors |= sums.tensors if sums else {}
+        tensors |= (sums.tensors if sums else {}) | (shared.tensors if shared else {})
         refuse_infinite(tensors)
         found = facts(
             sources,
             shares.tolist(),
             method=method,
-            base=base,
+            base=_counted_from(parents, method),
             labels=parents.labels,
             union=parents.union,
             sums=sums,
+            shared=shared,
         )
         far = None
         if watch is not None:
             rows, misplaced = tensors.get(watching.ROWS), sums.misplaced if sums else {}
             far = watching.outliers(watch, sources, parents.labels, rows, misplaced)
-        return _Candidate(method, found, tensors, far, self._judge(found, tensors, measured))
+        return _Candidate(method, found, tensors, far, self._judge(found, tensors, measured), shared)
 
     def _watches(self, method: str, sources: Sequence[Source]) -> bool:
         wanted, count = self.options.outliers, len(sources)
@@ -276,18 +299,21 @@ class _Merge:
         written = folder / write_pack(folder, found.contents(tensors, {}))
         return judge(measured, self.evaluate(written))
 
-    def _best(self, parents: _Parents, measured: Sequence[Measured]) -> tuple[_Candidate, str, tuple[Trial, ...]]:
+    def _best(
+        self, parents: _Parents, measured: Sequence[Measured], shared: Shared | None
+    ) -> tuple[_Candidate, str, tuple[Trial, ...]]:
         """The most accurate of the methods that can be tried; the earlier one where they are equal."""
         names = _worth_trying(parents)
-        if len(names) == 1 or (parents.sources[0].method.learner == "analytic" and self.evaluate is None):
-            return self._candidate(parents, names[0], measured), "Sums add up exactly: there is nothing to choose.", ()
+        if len(names) == 1 or (lead_of(parents.sources).method.learner == "analytic" and self.evaluate is None):
+            what = "Shared spaces are merged in one way" if names == ["mean"] else "Sums add up exactly"
+            return self._candidate(parents, names[0], measured, shared), f"{what}: there is nothing to choose.", ()
         if self.evaluate is None:
             name = "task-arithmetic" if parents.base else "mean"
             why = "the packs have a base" if parents.base else "the packs have no base that is here"
-            return self._candidate(parents, name, ()), f"Nothing was measured; {why}.", ()
+            return self._candidate(parents, name, (), shared), f"Nothing was measured; {why}.", ()
         best, tried = None, []
         for name in names:
-            one = self._candidate(parents, name, measured)
+            one = self._candidate(parents, name, measured, shared)
             assert one.judgement is not None
             tried.append(Trial(name, one.judgement.accuracy, one.judgement.largest_loss))
             if best is None or best.judgement is None or one.judgement.accuracy > best.judgement.accuracy:
@@ -297,12 +323,13 @@ class _Merge:
         return best, f"It was the most accurate on the evaluation data: {figures}.", tuple(tried)
 
     def _finish(self, parents: _Parents, chosen: _Candidate, reason: str, tried: tuple[Trial, ...]) -> MergeReport:
-        judgement = chosen.judgement
-        accepted = judgement is None or judgement.largest_loss <= self.tolerance
-        contents = chosen.facts.contents(chosen.tensors, _evaluation(chosen))
+        judgement, pairs = chosen.judgement, self._judge_pairs(parents, chosen)
+        losses = [one.largest_loss for one in (judgement, pairs) if one is not None]
+        accepted = max(losses, default=0.0) <= self.tolerance
+        contents = chosen.facts.contents(chosen.tensors, _evaluation(chosen) | _retrieval(pairs))
         self.tell("writing the result", None, None)
         digest = write_pack(self.out if accepted else self.scratch / "refused", contents)
-        gathered, base = parents.gathered, parents.base if chosen.method in NEEDS_BASE else None
+        gathered, base = parents.gathered, _counted_from(parents, chosen.method)
         report = MergeReport(
             digest=digest,
             path=self.out / digest if accepted else None,
@@ -323,15 +350,32 @@ class _Merge:
             folded=tuple(parents.union.folded),
             impostors=tuple((parents.sources[number].digest, expert) for number, expert in parents.union.impostors),
             outliers=chosen.outliers,
+            space=chosen.shared.figures if chosen.shared else None,
             judgement=judgement,
+            pairs=pairs,
             tolerance=self.tolerance,
             tried=tried,
             notes=(*chosen.facts.notes, *_notes(parents, self)),
         )
         if not accepted:
-            assert judgement is not None
-            raise MergeRejectedError(_refusal(judgement, self.tolerance), report)
+            raise MergeRejectedError(_refusal(judgement, pairs, self.tolerance), report)
         return report
+
+    def _judge_pairs(self, parents: _Parents, chosen: _Candidate) -> PairJudgement | None:
+        """Retrieval of the parents of most weight that hold a space, and of the result."""
+        if self.evaluate_pairs is None:
+            return None
+        if chosen.shared is None:
+            raise MergeError("Expected packs with a shared space for pairs (--eval-pairs), but none of these has one.")
+        holding = [n for n in np.argsort(-parents.shares, kind="stable").tolist() if has_space(parents.sources[n])]
+        found = []
+        for done, number in enumerate(holding[: self.options.most_evaluated], start=1):
+            source = parents.sources[number]
+            self.tell("evaluating parents on pairs", done, len(holding))
+            found.append((source.digest, self.evaluate_pairs(source.path)))
+        self.tell("evaluating the result on pairs", None, None)
+        written = write_pack(self.scratch / "pairs", chosen.facts.contents(chosen.tensors, {}))
+        return judge_pairs(found, self.evaluate_pairs(self.scratch / "pairs" / written))
 
 
 def _shares(sources: Sequence[Source], given: dict[str, float], *, by_samples: bool) -> Array:
@@ -347,9 +391,20 @@ def _shares(sources: Sequence[Source], given: dict[str, float], *, by_samples: b
     return np.asarray(found / found.sum())
 
 
+def _counted_from(parents: _Parents, method: str) -> Source | None:
+    """The base, where the result was made with its help: task vectors were counted from it, or a shared space."""
+    base = parents.base
+    if base is None or method in NEEDS_BASE:
+        return base
+    return base if has_space(base) and any(map(has_space, parents.sources)) else None
+
+
 def _worth_trying(parents: _Parents) -> list[str]:
     count = len(parents.sources)
-    if parents.sources[0].method.learner == "analytic":
+    learner = lead_of(parents.sources).method.learner
+    if learner == "none":
+        return ["mean"]
+    if learner == "analytic":
         return ["union", "median"] if LEAST_HOLDERS <= count <= MOST_COMPARED else ["union"]
     on_base = ["task-arithmetic", "ties"] if parents.base else []
     robust = ["median"] if 4 <= count <= MOST_COMPARED else []
@@ -375,19 +430,35 @@ def _evaluation(chosen: _Candidate) -> dict[str, Any]:
 
 def _notes(parents: _Parents, merge: _Merge) -> list[str]:
     notes = ["Confidence is not calibrated: run 'mmcl-edge calibrate confidence' with the merged pack in use."]
-    if merge.evaluate is None:
+    notes = notes if with_classes(parents.sources) else []
+    if merge.evaluate is None and merge.evaluate_pairs is None:
         notes.append("Nothing was measured: pass evaluation data (--eval DATA) to have the result judged.")
-    elif len(parents.sources) > merge.options.most_evaluated:
+    elif merge.evaluate and len(parents.sources) > merge.options.most_evaluated:
         notes.append(
             f"Of {len(parents.sources)} parents the {merge.options.most_evaluated} of most weight were judged."
         )
     return notes
 
 
-def _refusal(judgement: Judgement, tolerance: float) -> str:
-    worst = max(judgement.parents, key=lambda parent: parent.loss)
+def _retrieval(pairs: PairJudgement | None) -> dict[str, Any]:
+    """What ``eval.json`` says of pairs."""
+    return {} if pairs is None else {"retrieval": {name: round(value, 6) for name, value in pairs.after.items()}}
+
+
+def _refusal(judgement: Judgement | None, pairs: PairJudgement | None, tolerance: float) -> str:
+    if judgement is not None and judgement.largest_loss > tolerance:
+        worst = max(judgement.parents, key=lambda parent: parent.loss)
+        return (
+            f"The merged pack was refused: on the classes of {worst.digest[:16]}... it is right "
+            f"{100 * worst.after:.1f} %, and that pack alone {100 * worst.before:.1f} %, a loss above the tolerance of "
+            f"{100 * tolerance:g} points. Nothing was written; try --method auto, leave out an outlier, or raise "
+            "--tolerance."
+        )
+    assert pairs is not None
+    lost = pairs.worst
+    assert lost is not None
     return (
-        f"The merged pack was refused: on the classes of {worst.digest[:16]}... it is right {100 * worst.after:.1f} %, "
-        f"and that pack alone {100 * worst.before:.1f} %, a loss above the tolerance of {100 * tolerance:g} points. "
-        "Nothing was written; try --method auto, leave out an outlier, or raise --tolerance."
+        f"The merged pack was refused: its retrieval of pairs of {lost.modality} is {100 * lost.after:.1f} %, and that "
+        f"of {lost.digest[:16]}... alone {100 * lost.before:.1f} %, a loss above the tolerance of {100 * tolerance:g} "
+        "points. Nothing was written; leave out a pack, or raise --tolerance."
     )

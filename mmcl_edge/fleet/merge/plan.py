@@ -8,7 +8,7 @@ treat alike. A *piece* is a run of values in a pack's file that are neighbours i
 Rules, performed in this order:
 
 1. Tensors of a calibration (``confidence.``) are left out: the merged model was never calibrated. Sums (``analytic.``)
-   are added elsewhere (``sums``).
+   are added elsewhere (``sums``), and shared spaces (``space.``) merged elsewhere (``spaces``).
 2. Experts are those of the union, rows of the router follow them, rows of the head follow the classes.
 3. Every holder of a unit has it in one shape.
 4. What is not a real number is copied from the first that has it.
@@ -29,7 +29,7 @@ from mmcl_edge.fleet.merge.experts import Union
 from mmcl_edge.fleet.merge.labels import Labels
 from mmcl_edge.fleet.merge.reading import REAL, Array, Source, out_dtype
 from mmcl_edge.packs.confidence import PREFIX as CONFIDENCE
-from mmcl_edge.packs.tensors import DTYPES, SUMS_PREFIX
+from mmcl_edge.packs.tensors import DTYPES, SPACE_PREFIX, SUMS_PREFIX
 
 Grouping = Literal["part", "tensor"]
 _BLOCK = re.compile(r"blocks\.(\d+)\.(?:router|experts\.([^.]+)\.(.+))")
@@ -197,7 +197,7 @@ class Planner:
             return []
         found: list[Raw] = []
         for name, entry in source.layout:
-            if name.startswith((CONFIDENCE, SUMS_PREFIX)):
+            if name.startswith((CONFIDENCE, SUMS_PREFIX, SPACE_PREFIX)):
                 continue
             match = _BLOCK.fullmatch(name)
             if match and match[2] is None:

@@ -3,8 +3,8 @@
 Rules, performed in this order:
 
 1. ``verify`` reads a pack once, whole, by all the rules of ``read_pack``, and its sums, if it has some, by those of
-   ``addends_of``; then it keeps what merging needs to know of it (labels, experts, where each tensor lies) and forgets
-   the values. What many packs say alike is kept once.
+   ``addends_of``, its shared space by those of ``space_of``; then it keeps what merging needs to know of it (labels,
+   experts, where each tensor lies) and forgets the values. What many packs say alike is kept once.
 2. Tensors that are stored as fp16 are seen under their plain names; those of a pack stored as int8 are widened once,
    into a scratch file.
 3. Values are read later, in pieces. A file that is not the one that was verified any more (another inode, size or time
@@ -137,6 +137,10 @@ def verify(path: Path, scratch: Path) -> Source:
         from mmcl_edge.learners.analytic.addends import addends_of
 
         addends_of(pack)
+    if pack.space() is not None or pack.config.space is not None:
+        from mmcl_edge.learners.comet.storage import space_of
+
+        space_of(pack)
     manifest: PackManifest = pack.manifest
     precision = precision_of(pack.entries)
     size = max((entry.end for entry in pack.entries.values()), default=0)

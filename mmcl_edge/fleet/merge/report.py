@@ -11,6 +11,8 @@ from mmcl_edge.fleet.merge.experts import Folded
 from mmcl_edge.fleet.merge.judging import Judgement
 from mmcl_edge.fleet.merge.labels import Clash
 from mmcl_edge.fleet.merge.outliers import Outlier
+from mmcl_edge.fleet.merge.pair_judging import PairJudgement
+from mmcl_edge.fleet.merge.sharing import SpaceFigures
 from mmcl_edge.fleet.merge.sources import Broken
 
 
@@ -46,15 +48,17 @@ class MergeReport:
         labels: its classes.
         experts: how many it has.
         parents: what it was made from.
-        base: digest of the pack that task vectors were counted from.
+        base: digest of the pack that task vectors, or what is new in shared spaces, were counted from.
         repeated: digests that were named more than once; each counted once.
         broken: packs that were left out.
         clashes: class names that differ in case alone, taken for one class.
         folded: experts that were dropped because another is alike.
         impostors: digest of a pack and the expert whose id it used for other weights; the genuine one was taken.
         outliers: packs that lie far from the others; ``None`` where nobody looked.
+        space: what became of shared spaces; ``None`` where no pack holds one.
         judgement: figures on evaluation data; ``None`` without any.
-        tolerance: accuracy that a parent's classes may lose.
+        pairs: figures on evaluation pairs; ``None`` without any.
+        tolerance: accuracy that a parent's classes may lose, and retrieval that its modalities may.
         tried: what ``auto`` compared.
         notes: sentences on what else a reader should know.
         duration_s: how long it took.
@@ -76,7 +80,9 @@ class MergeReport:
     folded: tuple[Folded, ...]
     impostors: tuple[tuple[str, str], ...]
     outliers: tuple[Outlier, ...] | None
+    space: SpaceFigures | None
     judgement: Judgement | None
+    pairs: PairJudgement | None
     tolerance: float
     tried: tuple[Trial, ...] = ()
     notes: tuple[str, ...] = field(default=())

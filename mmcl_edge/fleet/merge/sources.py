@@ -5,7 +5,8 @@ Rules, performed in this order, each refusing before the next:
 1. Every name is a pack's folder, an archive, or a folder that holds some. Archives are opened into a scratch folder.
 2. Every pack is verified. One that is broken is refused, or left out where the caller asked for that.
 3. A pack that is named twice counts once.
-4. There are at least two, of one bundle and one configuration of the model.
+4. There are at least two, of one bundle; those with classes are of one configuration of the model. Packs that hold
+   nothing but a shared space fit all.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
+from mmcl_edge.config import MethodConfig
 from mmcl_edge.errors import IntegrityError, MergeError, PackError
 from mmcl_edge.fileio import STAGING_PREFIX
 from mmcl_edge.fleet.engines import in_order, workers_of
@@ -182,6 +185,21 @@ def _verify(folder: Path, scratch: Path) -> Source | str:
         return str(error)
 
 
+def with_classes(sources: Sequence[Source]) -> list[Source]:
+    """Those that answer over classes; the others hold nothing but a shared space."""
+    return [source for source in sources if _learner(source.config) != "none"]
+
+
+@lru_cache(maxsize=64)
+def _learner(config: str) -> str:
+    return MethodConfig.model_validate_json(config).learner
+
+
+def lead_of(sources: Sequence[Source]) -> Source:
+    """The pack whose configuration is the result's: the first with classes, if there is one."""
+    return next(iter(with_classes(sources)), sources[0])
+
+
 def check_fit(sources: Sequence[Source], base: Source | None = None) -> None:
     """Refuse packs that cannot be one: fewer than two, of several bundles, of several shapes.
 
@@ -190,14 +208,15 @@ def check_fit(sources: Sequence[Source], base: Source | None = None) -> None:
     """
     if len(sources) < 2:
         raise MergeError(f"Expected at least two different packs to merge, but found {len(sources)}; name more.")
-    first = sources[0]
-    for other in (*sources[1:], *([base] if base else [])):
+    first = lead_of(sources)
+    for other in (*sources, *([base] if base else [])):
         if other.bundle_digest != first.bundle_digest:
             raise MergeError(
                 f"Expected packs of one bundle, but {first.digest[:16]}... is for {first.bundle_digest[:16]}... and "
                 f"{other.digest[:16]}... for {other.bundle_digest[:16]}...; merge packs of one bundle."
             )
-        differing = [] if other.config == first.config else _differing(first, other)
+        alike = other.config == first.config or len(with_classes([first, other])) < 2
+        differing = [] if alike else _differing(first, other)
         if differing:
             raise MergeError(
                 f"Expected packs of one configuration, but {first.digest[:16]}... and {other.digest[:16]}... differ in "

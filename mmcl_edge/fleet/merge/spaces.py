@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from mmcl_edge.fleet.merge.sharing import ModalityFigures, SpaceFigures
 from mmcl_edge.fleet.merge.spaces_branches import Branch, Branches, Look
 from mmcl_edge.fleet.merge.spaces_codes import Book, MergedBook, merge_books
 from mmcl_edge.fleet.merge.spaces_experts import merge_experts
@@ -29,46 +30,6 @@ from mmcl_edge.learners.protocol import MEMORY
 from mmcl_edge.replay.pseudo import CodeGaussians
 
 _BOOK = "codebook."
-
-
-@dataclass(frozen=True, slots=True)
-class ModalityFigures:
-    """What became of a modality.
-
-    Attributes:
-        modality: its name.
-        combined: whether branches that differ were combined; else it is as the packs have it.
-        packs: digests of the packs whose branch is in it.
-        pairs: training pairs in it.
-    """
-
-    modality: str
-    combined: bool
-    packs: tuple[str, ...]
-    pairs: int
-
-
-@dataclass(frozen=True, slots=True)
-class SpaceFigures:
-    """What became of shared spaces.
-
-    Attributes:
-        packs: how many held one.
-        modalities: each of the result.
-        codes: in the result.
-        codes_matched: of them, those that several have.
-        codes_joined: that joined their nearest for want of room.
-        experts: in the result, frozen.
-        experts_folded: that became the mean with an alike one for want of room.
-    """
-
-    packs: int
-    modalities: tuple[ModalityFigures, ...]
-    codes: int
-    codes_matched: int
-    codes_joined: int
-    experts: int
-    experts_folded: int
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 Rules:
 
-1. Frozen experts (with their rows of the gate) that are equal bit for bit are one. Those of the base come first, then
-   as the spaces bring them, in the order of their packs' digests.
+1. Frozen experts (with their rows of the gate) that are equal bit for bit are one. So are those that are alike (cosine
+   above ``ALIKE`` in each of their tensors), as after rounding: the first stays. Those of the base come first, then as
+   the spaces bring them, in the order of their packs' digests.
 2. More than ``MOST``: of those that not every space has, the two most alike (cosine over all their numbers) become
    their mean, until there are no more. Of very many, some hundreds at a time.
 3. Experts that still learn are averaged place by place; every space has as many.
@@ -20,6 +21,7 @@ from torch.nn import functional
 
 from mmcl_edge.adapters.cmoe import PARTS
 from mmcl_edge.errors import MergeError
+from mmcl_edge.fleet.merge.experts import ALIKE
 from mmcl_edge.fleet.merge.spaces_held import HeldSpace, content_of, shares
 
 MOST = 64
@@ -45,15 +47,14 @@ def merge_experts(spaces: Sequence[HeldSpace], base: HeldSpace | None) -> Merged
         MergeError: spaces have different numbers of experts that still learn.
     """
     known: dict[str, Expert] = {}
-    holders: dict[str, int] = {}
+    holders: dict[str, set[str]] = {}
     for space in [*([base] if base else []), *spaces]:
-        own = {content_of(expert): expert for expert in _frozen(space)}
-        known |= {name: expert for name, expert in own.items() if name not in known}
-        for name in own:
-            holders[name] = holders.get(name, 0) + (space is not base)
+        for name, expert in _named(space, known).items():
+            known.setdefault(name, expert)
+            holders.setdefault(name, set()).update(set() if space is base else {space.digest})
     held = {name: expert for name, expert in known.items() if holders[name]}
-    fixed = [expert for name, expert in held.items() if holders[name] == len(spaces)]
-    loose = [expert for name, expert in held.items() if holders[name] < len(spaces)]
+    fixed = [expert for name, expert in held.items() if len(holders[name]) == len(spaces)]
+    loose = [expert for name, expert in held.items() if len(holders[name]) < len(spaces)]
     kept, room = loose, max(1, MOST - len(fixed))
     while len(kept) > AT_ONCE:
         kept = _folded(kept[:AT_ONCE], room) + kept[AT_ONCE:]
@@ -68,6 +69,37 @@ def merge_experts(spaces: Sequence[HeldSpace], base: HeldSpace | None) -> Merged
 def _frozen(space: HeldSpace) -> list[Expert]:
     parts = space.part("cmoe.frozen_")
     return [{part: parts[part][row].clone() for part in PARTS} for row in range(len(parts["route"]))]
+
+
+def _named(space: HeldSpace, known: dict[str, Expert]) -> dict[str, Expert]:
+    """Its experts by content; those alike to a known one by the content of that."""
+    own = {content_of(expert): expert for expert in _frozen(space)}
+    fresh = [name for name in own if name not in known]
+    if not known or not fresh:
+        return own
+    best = _cosines([own[name] for name in fresh], list(known.values())).max(dim=1)
+    names = list(known)
+    alias = {
+        name: names[at]
+        for name, cosine, at in zip(fresh, best.values.tolist(), best.indices.tolist(), strict=True)
+        if cosine > ALIKE
+    }
+    return {alias.get(name, name): expert for name, expert in own.items()}
+
+
+def _rows(experts: Sequence[Expert]) -> Tensor:
+    return torch.stack([torch.cat([one[part].flatten() for part in PARTS]).double() for one in experts])
+
+
+def _cosines(some: Sequence[Expert], others: Sequence[Expert]) -> Tensor:
+    """``(n, m)``: the least over all parts; parts that are zero in both are alike."""
+    found = torch.ones(len(some), len(others), dtype=torch.float64)
+    for part in PARTS:
+        a, b = (torch.stack([one[part].flatten().double() for one in experts]) for experts in (some, others))
+        none = (a.norm(dim=1) == 0)[:, None] & (b.norm(dim=1) == 0)
+        cosine = functional.normalize(a, dim=1) @ functional.normalize(b, dim=1).T
+        found = torch.minimum(found, torch.where(none, 1.0, cosine))
+    return found
 
 
 def _stacked(values: list[Tensor], like: HeldSpace, part: str) -> Tensor:
@@ -95,7 +127,7 @@ def _folded(experts: list[Expert], most: int) -> list[Expert]:
     """Rule 2: at most ``most``, each the mean of those that it stands for, in the order of their first."""
     if len(experts) <= most:
         return experts
-    rows = torch.stack([torch.cat([one[part].flatten() for part in PARTS]).double() for one in experts])
+    rows = _rows(experts)
     sizes, alive = torch.ones(len(rows), dtype=torch.float64), torch.ones(len(rows), dtype=torch.bool)
     unit = functional.normalize(rows, dim=1)
     near = (unit @ unit.T).fill_diagonal_(-2)
