@@ -10,13 +10,15 @@ Rules for one upload, in this order; whatever refuses, the upload is left out, a
 6. Every piece is there with its size, and together they are the archive that was described.
 7. The archive opens (``packs.archive``), is of that pack, and is signed by that device's key; of its signatures, that
    one alone is kept.
-8. Shared exemplars are what was described. Nothing says whether they are good: that is for whoever uses them.
+8. A shared space that it says it holds is whole (``learners.comet.storage``).
+9. Shared exemplars are what was described. Nothing says whether they are good: that is for whoever uses them.
 
 Then its pack appears in ``out/<digest>``, shared exemplars in ``out/exemplars/<digest>``.
 """
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -37,7 +39,10 @@ from mmcl_edge.fleet.uploads import (
     unpack_exemplars,
     unseal,
 )
+from mmcl_edge.packs import read_pack
 from mmcl_edge.packs.archive import ParentOf, open_archive, read_archive
+from mmcl_edge.packs.manifest import CONFIG_NAME
+from mmcl_edge.packs.spaces import SPACE_KEY
 
 EXEMPLARS_FOLDER = "exemplars"
 
@@ -143,7 +148,7 @@ def _description(case: Case, device: Device, data: bytes) -> Upload:
 
 
 def _taken(case: Case, device: Device, upload: Upload, seen: Finding) -> Finding:
-    """Rules 6 to 8."""
+    """Rules 6 to 9."""
     archive = _blob(case, upload.archive_sha256, upload.size_bytes, upload.chunk_bytes)
     shared = None
     if upload.exemplars_sha256 is not None:
@@ -151,25 +156,48 @@ def _taken(case: Case, device: Device, upload: Upload, seen: Finding) -> Finding
     with storage_errors(case.out), tempfile.TemporaryDirectory(dir=case.out, prefix=STAGING_PREFIX) as folder:
         file = Path(folder) / "archive"
         file.write_bytes(archive)
-        manifest = read_archive(file, bundle_digest=upload.bundle, expected_digest=upload.pack).manifest
+        found = read_archive(file, bundle_digest=upload.bundle, expected_digest=upload.pack)
+        manifest = found.manifest
         if manifest.version != upload.version:
             raise PackError(
                 f"It is described as version {upload.version}, but its pack is version {manifest.version}; "
                 "it was left out."
             )
-        open_archive(
-            file,
-            case.out,
-            parent_of=lambda digest: _here(case.out, digest) or case.parent_of(digest),
-            bundle_digest=upload.bundle,
-            expected_digest=upload.pack,
-            keys=[device.key.key],
-            only_verified=True,
-        )
+
+        def opened(into: Path) -> Path:
+            digest = open_archive(
+                file,
+                into,
+                parent_of=lambda parent: _here(case.out, parent) or case.parent_of(parent),
+                bundle_digest=upload.bundle,
+                expected_digest=upload.pack,
+                keys=[device.key.key],
+                only_verified=True,
+            )
+            return into / digest
+
+        if _tells_of_space(found.files[CONFIG_NAME]):
+            _check_space(opened(Path(folder) / "packs"))
+        opened(case.out)
     if shared is not None:
         _keep_exemplars(case.out / EXEMPLARS_FOLDER / upload.pack, *shared)
     count = 0 if shared is None else len(shared[0].exemplars)
     return replace(seen, status="new", version=upload.version, labels=manifest.label_names, exemplars=count)
+
+
+def _tells_of_space(config: bytes) -> bool:
+    """Whether the configuration of a pack, not verified yet, tells of a shared space; where in doubt it does."""
+    try:
+        raw = json.loads(config)
+        return SPACE_KEY in raw["module"] or SPACE_KEY in raw["method"]
+    except (ValueError, RecursionError, LookupError, TypeError):
+        return True
+
+
+def _check_space(folder: Path) -> None:
+    from mmcl_edge.learners.comet.storage import space_of
+
+    space_of(read_pack(folder))
 
 
 def _keep_exemplars(folder: Path, index: SharedIndex, objects: Mapping[str, bytes]) -> None:
