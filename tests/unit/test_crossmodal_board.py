@@ -195,7 +195,13 @@ def test_waiting_is_judged(stage_s: float, search_ms: float, words: tuple[str, s
 
 def test_comparisons_stand_side_by_side():
     records = cross_runs("comet", HIGH, name="unseen") + cross_runs("comet-fine-tune", STEADY, name="unseen")
-    compared, others = target_tables(targets(Board(records), timings()))
+    found = targets(Board(records), timings())
+    assert [one.row for one in found[:3]] == [
+        ("stamps, unseen pairs: above chance", "81.0 ± 2.5 against 20.0", MET),
+        ("stamps, unseen pairs: above comet-fine-tune", "81.0 ± 2.5 against 51.0 ± 2.5", MET),
+        ("stamps, unseen pairs: above comet-fine-tune-random", "81.0 ± 2.5", NOT_MEASURED),
+    ]
+    compared, others = target_tables(found)
     assert compared.header == ("asked", "comet", "chance", "comet-fine-tune", "comet-fine-tune-random")
     assert compared.rows[0] == (
         "stamps, unseen pairs", "81.0 ± 2.5", "20.0: met", "51.0 ± 2.5: met", "-: not measured",

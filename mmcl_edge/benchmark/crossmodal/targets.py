@@ -47,7 +47,8 @@ class Target:
         """What was asked, what was found, and the verdict."""
         if not self.rival:
             return self.asked, self.ours, self.word
-        return f"{self.asked}: above {self.rival}", f"{self.ours} against {self.theirs}", self.word
+        found = self.ours if NONE in (self.ours, self.theirs) else f"{self.ours} against {self.theirs}"
+        return f"{self.asked}: above {self.rival}", found, self.word
 
 
 def targets(board: Board, timings: Timings | None) -> tuple[Target, ...]:
