@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mmcl_edge.fleet.engines import EngineName
     from mmcl_edge.fleet.merge import MergeOptions
     from mmcl_edge.fleet.merge.evaluation import Evaluator
+    from mmcl_edge.fleet.merge.evaluation_pairs import PairEvaluator
 
 METHODS = ("auto", "union", "mean", "task-arithmetic", "ties", "dare", "slerp", "fisher", "median", "krum")
 ENGINES = ("thread", "process", "ray")
@@ -42,10 +43,17 @@ ENGINES = ("thread", "process", "ray")
     help="A task folder that parents and result are judged on.",
 )
 @click.option(
+    "--eval-pairs",
+    "pairs",
+    multiple=True,
+    metavar="MODALITY=DIR",
+    help="A pair folder that shared spaces are judged on, as in speech=DIR; repeatable.",
+)
+@click.option(
     "--bundle",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="A bundle for --eval.  [default: the installed one]",
+    help="A bundle for --eval and --eval-pairs.  [default: the installed one]",
 )
 @click.option(
     "--tolerance",
@@ -53,7 +61,8 @@ ENGINES = ("thread", "process", "ray")
     default=0.02,
     show_default=True,
     metavar="X",
-    help="Accuracy that a parent's classes may lose, 0 to 1, before the result is refused.",
+    help="Accuracy that a parent's classes may lose, 0 to 1, before the result is refused; of pairs, mean reciprocal "
+    "rank.",
 )
 @click.option(
     "--out",
@@ -96,6 +105,7 @@ def command(
     weights: str | None,
     base: str | None,
     data: Path | None,
+    pairs: tuple[str, ...],
     bundle: Path | None,
     tolerance: float,
     out: Path | None,
@@ -108,15 +118,17 @@ def command(
 ) -> None:
     """Merge packs of one bundle. PACK is a folder, an archive, a folder full of either, or a digest's first letters.
 
-    Experts are united, classes matched by name; what several packs share is merged by the method. With --eval, parents
-    and result are judged class by class; 'auto' tries several methods and takes the best; a result that is worse than
-    the tolerance allows is refused with exit code 3, and nothing is written.
+    Experts are united, classes matched by name; what several packs share is merged by the method. Shared spaces become
+    one beside the classes. With --eval, parents and result are judged class by class; 'auto' tries several methods and
+    takes the best; with --eval-pairs, spaces are judged by retrieval. A result that is worse than the tolerance allows
+    is refused with exit code 3, and nothing is written.
 
     \b
     Examples:
       mmcl-edge merge packs/3fa94c... packs/b02d11...
       mmcl-edge merge inbox --method median --out merged
       mmcl-edge merge inbox --base current --eval ./samples --tolerance 0.05 --json
+      mmcl-edge merge inbox --eval-pairs speech=./voices --eval-pairs image=./pictures
     """  # noqa: D301
     from mmcl_edge.fleet.engines import open_engine
     from mmcl_edge.fleet.merge import MergeOptions, MergeRejectedError, merge_packs
@@ -132,6 +144,7 @@ def command(
         nullcontext() if workspace is None or out is not None else workspace.lock(),  # nobody sweeps what is half done
         progress("Merging", quiet=as_json) as report,
         _evaluator(workspace, data, bundle, provider, threads) as evaluator,
+        _pair_evaluator(workspace, _folders(pairs), bundle, provider, threads) as pair_evaluator,
         nullcontext()
         if engine == "thread" and workers is None
         else open_engine(_engine(engine), workers=workers) as pool,
@@ -144,6 +157,7 @@ def command(
                 weights=_weights(weights),
                 base=None if base is None else _place(workspace, base),
                 evaluate=evaluator,
+                evaluate_pairs=pair_evaluator,
                 tolerance=tolerance,
                 options=_with_fisher(options, evaluator),
                 executor=pool,
@@ -219,11 +233,44 @@ def _evaluator(
         return
     from mmcl_edge.fleet.merge.evaluation import open_evaluator
 
-    if bundle is None and workspace is None:
-        raise BundleError("Expected a bundle for --eval, as there is no workspace; pass --bundle DIR.")
-    folder = bundle or cast("Workspace", workspace).bundle_path
-    with open_evaluator(folder, data, provider=provider, threads=threads) as evaluator:
+    with open_evaluator(_bundle(workspace, bundle), data, provider=provider, threads=threads) as evaluator:
         yield evaluator
+
+
+@contextmanager
+def _pair_evaluator(
+    workspace: Workspace | None,
+    folders: Mapping[str, Path],
+    bundle: Path | None,
+    provider: str,
+    threads: int | None,
+) -> Iterator[PairEvaluator | None]:
+    if not folders:
+        yield None
+        return
+    from mmcl_edge.fleet.merge.evaluation_pairs import open_pair_evaluator
+
+    with open_pair_evaluator(_bundle(workspace, bundle), folders, provider=provider, threads=threads) as evaluator:
+        yield evaluator
+
+
+def _bundle(workspace: Workspace | None, bundle: Path | None) -> Path:
+    if bundle is None and workspace is None:
+        raise BundleError("Expected a bundle to evaluate with, as there is no workspace; pass --bundle DIR.")
+    return bundle or cast("Workspace", workspace).bundle_path
+
+
+def _folders(pairs: Sequence[str]) -> dict[str, Path]:
+    """Modality to folder."""
+    found: dict[str, Path] = {}
+    for one in pairs:
+        modality, equals, folder = one.partition("=")
+        if not (modality and equals and folder) or modality in found:
+            raise MergeError(
+                f"Expected --eval-pairs MODALITY=DIR, each modality once, as in speech=./voices, but found {one!r}."
+            )
+        found[modality] = Path(folder)
+    return found
 
 
 def _with_fisher(options: MergeOptions, evaluator: Evaluator | None) -> MergeOptions:

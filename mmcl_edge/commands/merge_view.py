@@ -45,6 +45,17 @@ def _tables(result: Mapping[str, Any]) -> Iterator[str]:
             ],
             title="Each class before and after",
         )
+    if result["space"]:
+        yield _space(result["space"])
+    if result["pairs"]:
+        yield table(
+            ("parent", "pairs of", "parent alone", "merged"),
+            [
+                (one["digest"][:16], one["modality"], f"{one['before']:.3f}", f"{one['after']:.3f}")
+                for one in result["pairs"]["figures"]
+            ],
+            title="Mean reciprocal rank on pairs before and after",
+        )
     if result["broken"]:
         yield table(("left out", "because"), [(one["path"], one["reason"]) for one in result["broken"]])
     if result["clashes"]:
@@ -59,6 +70,23 @@ def _tables(result: Mapping[str, Any]) -> Iterator[str]:
     if result["outliers"]:
         away = [(one["digest"][:16], _far(one), _exchanged(one)) for one in result["outliers"]]
         yield table(("outlier", "far in (times the median distance)", "classes exchanged"), away)
+
+
+def _space(space: Mapping[str, Any]) -> str:
+    rows = [
+        (
+            one["modality"],
+            "the mean of several" if one["combined"] else "as it was",
+            ", ".join(f"{digest[:8]}" for digest in one["packs"][:4]) + (", ..." if len(one["packs"]) > 4 else ""),
+            one["pairs"] or "",
+        )
+        for one in space["modalities"]
+    ]
+    title = (
+        f"Shared space of {space['packs']} packs: {space['codes']} codes ({space['codes_matched']} matched, "
+        f"{space['codes_joined']} joined), {space['experts']} experts"
+    )
+    return table(("modality", "became", "of packs", "pairs"), rows, title=title)
 
 
 def _parents(result: Mapping[str, Any]) -> str:

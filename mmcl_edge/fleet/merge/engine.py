@@ -87,8 +87,8 @@ def merge_packs(
         weights: one a pack, or ``samples``; ``None`` counts all alike.
         base: the pack that all were adapted from; found among parents where ``options.find`` can.
         evaluate: folder of a pack to right answers by class; ``None`` measures nothing.
-        evaluate_pairs: folder of a pack to retrieval by modality; ``None`` measures nothing.
-        tolerance: accuracy that a parent's classes may lose, and retrieval that its modalities may.
+        evaluate_pairs: folder of a pack to mean reciprocal rank by modality; ``None`` measures nothing.
+        tolerance: accuracy that a parent's classes may lose, and mean reciprocal rank that its modalities may.
         options: what the methods may be told.
         executor: where packs are read; ``None`` is a thread for each core.
         on_progress: hears of progress.
@@ -441,8 +441,12 @@ def _notes(parents: _Parents, merge: _Merge) -> list[str]:
 
 
 def _retrieval(pairs: PairJudgement | None) -> dict[str, Any]:
-    """What ``eval.json`` says of pairs."""
-    return {} if pairs is None else {"retrieval": {name: round(value, 6) for name, value in pairs.after.items()}}
+    """What ``eval.json`` says of pairs: the figures that ``adapt`` writes there."""
+    if pairs is None:
+        return {}
+    from mmcl_edge.runtime.holdout import FIGURE
+
+    return {FIGURE + name: round(value, 4) for name, value in sorted(pairs.after.items())}
 
 
 def _refusal(judgement: Judgement | None, pairs: PairJudgement | None, tolerance: float) -> str:
@@ -458,7 +462,7 @@ def _refusal(judgement: Judgement | None, pairs: PairJudgement | None, tolerance
     lost = pairs.worst
     assert lost is not None
     return (
-        f"The merged pack was refused: its retrieval of pairs of {lost.modality} is {100 * lost.after:.1f} %, and that "
-        f"of {lost.digest[:16]}... alone {100 * lost.before:.1f} %, a loss above the tolerance of {100 * tolerance:g} "
-        "points. Nothing was written; leave out a pack, or raise --tolerance."
+        f"The merged pack was refused: it finds pairs of {lost.modality} with a mean reciprocal rank of "
+        f"{lost.after:.3f}, and {lost.digest[:16]}... alone with {lost.before:.3f}, a loss above the tolerance of "
+        f"{tolerance:g}. Nothing was written; leave out a pack, or raise --tolerance."
     )

@@ -1,7 +1,8 @@
 """Is the merged shared space good enough? Retrieval of held pairs by each parent and by the result.
 
-A parent is asked about the modalities that it knows. The *loss* of a parent's modality is what its retrieval lost: the
-mean of R@1, R@5 and R@10, both ways. The merge is refused if any is above the tolerance.
+A parent is asked about the modalities that it knows. The figure is the mean reciprocal rank, both ways, that ``adapt``
+judges stages by; the *loss* of a parent's modality is what it lost of that. The merge is refused if any is above the
+tolerance.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 EvaluatePairs = Callable[[Path], Mapping[str, float]]
-"""Folder of a pack to the retrieval, 0 to 1, of each modality that there are pairs of and that the pack knows."""
+"""Folder of a pack to the mean reciprocal rank, 0 to 1, of each modality that it knows and there are pairs of."""
 
 
 @dataclass(frozen=True, slots=True)

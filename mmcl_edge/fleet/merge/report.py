@@ -58,7 +58,7 @@ class MergeReport:
         space: what became of shared spaces; ``None`` where no pack holds one.
         judgement: figures on evaluation data; ``None`` without any.
         pairs: figures on evaluation pairs; ``None`` without any.
-        tolerance: accuracy that a parent's classes may lose, and retrieval that its modalities may.
+        tolerance: accuracy that a parent's classes may lose, and mean reciprocal rank that its modalities may.
         tried: what ``auto`` compared.
         notes: sentences on what else a reader should know.
         duration_s: how long it took.
