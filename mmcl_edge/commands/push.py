@@ -15,7 +15,9 @@ from mmcl_edge.commands.options import FiniteRange
 @click.argument("pack", default="current")
 @click.option("--to", "url", metavar="URL", help="The store.  [default: that of the fleet this device has joined]")
 @click.option(
-    "--share-exemplars", is_flag=True, help="Upload the training samples that are kept, too. Without it none leaves."
+    "--share-exemplars",
+    is_flag=True,
+    help="Upload the samples of classes that are kept, too. Without it none leaves; held-out pairs never do.",
 )
 @click.option("--max-kbps", type=FiniteRange(min=1), metavar="N", help="Kilobits a second at most.")
 @click.option("--again", is_flag=True, help="Write every piece anew, also those that are there.")

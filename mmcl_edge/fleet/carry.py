@@ -1,12 +1,13 @@
 """What this device learned since its last sync, put on top of a release that does not hold it yet.
 
-Only what keeps its answers to the bit is carried, in this order:
+What is carried, in this order:
 
 1. Classes. Of sums on both sides, the device's own contributions that the release lacks stand beside the released ones
    (``analytic``). A release that knows no classes gets the device's, whole. Adapters cannot be added to others: there
    the health check keeps the pack in use until a release knows its classes.
-2. The shared space. A release without one gets the device's, whole. Where both have one, the release's stays, and the
-   health check keeps the pack in use until a release knows its modalities.
+2. The shared space. A release without one gets the device's, whole. Where the device knows modalities that the release
+   does not, those alone are merged into the released space (``fleet.carry_space``), if both have the same mediators.
+   Else the release's stays as it is, and the health check keeps the pack in use until a release knows its modalities.
 
 The result is a child of both. Where sums were added, it was never calibrated nor evaluated, and says neither.
 """
@@ -17,8 +18,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from mmcl_edge.fleet.carry_space import merged_space
 from mmcl_edge.learners.analytic.addends import Addend, addends_of, stored, union
-from mmcl_edge.learners.comet.storage import holds_space, space_of
+from mmcl_edge.learners.comet.storage import StoredSpace, holds_space, space_of
 from mmcl_edge.packs import Pack, PackContents, next_version
 from mmcl_edge.packs.spaces import SPACE_KEY
 from mmcl_edge.packs.tensors import SPACE_PREFIX
@@ -43,10 +45,13 @@ def carried(release: Pack, current: Pack | None) -> PackContents | None:
     sums = _sums(release, current)
     classes = current if _has_classes(current) and not _has_classes(release) else release
     space = current if holds_space(current) and not holds_space(release) else release
-    if sums is None and classes is release and space is release:
+    merged = merged_space(release, current)
+    if sums is None and classes is release and space is release and merged is None:
         return None
-    space_of(space)
     contents = _classes_of(classes, release, current) if sums is None else sums
+    if merged is not None:
+        return _beside(contents, merged)
+    space_of(space)
     return _with_space(contents, space)
 
 
@@ -122,6 +127,16 @@ def _with_space(contents: PackContents, owner: Pack) -> PackContents:
         module={**contents.module, **facts},
         config=contents.config.model_copy(update={"space": owner.config.space}),
         evaluation={**contents.evaluation, **_figures(owner, of_space=True)},
+    )
+
+
+def _beside(contents: PackContents, space: StoredSpace) -> PackContents:
+    """``contents``, which has none, with ``space``, which nobody has measured yet."""
+    return replace(
+        contents,
+        tensors={**contents.tensors, **space.tensors_in_pack()},
+        module={**contents.module, **space.module()},
+        config=contents.config.model_copy(update={"space": space.config}),
     )
 
 

@@ -5,7 +5,8 @@ Rules, in this order:
 1. The workspace is locked while the upload is prepared, not while it is sent; one push at a time is sent.
 2. The pack is verified, copied, and the copy signed with the device's key.
 3. Its archive is the smaller of two: whole, or what differs from the newest release that it was learned on top of.
-4. Nothing of the training data is in it. Exemplars go along only where the caller says so.
+4. Nothing of the training data is in it. Exemplars of classes go along only where the caller says so; held-out pairs
+   of modalities never do: they measure what comes to this device, and nobody else needs them.
 5. Every upload has a number, one above the last. The newest keeps its own when it is sent again, so that it is the same
    to the byte; an older one gets a new number: the inbox takes none that is older than what it collected.
 6. It is cut into pieces, each written where nothing is, under a cap of bandwidth; a piece that is there with the right
@@ -141,7 +142,7 @@ def push(
         signer: signs with the device's key.
         pack: the pack: ``current``, the beginning of a digest, or a folder.
         url: of the store; by default that of the fleet that the device has joined.
-        share_exemplars: upload the training and held-out samples that are kept, too.
+        share_exemplars: upload the training and held-out samples of classes that are kept, too.
         max_kbps: cap of bandwidth in kilobits a second.
         again: write every piece anew, also those that are there.
         chunk_bytes: size of a piece.

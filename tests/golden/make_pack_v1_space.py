@@ -1,7 +1,7 @@
 """Makes ``tests/golden/pack_v1_space``: a pack of schema 1 that holds a shared space beside its classes.
 
 Run ``python -m tests.golden.make_pack_v1_space --update`` to make it again; see ``make_pack_v1`` for when. The space is
-learned, so another machine may get another last bit of it; what the golden pins is how it is stored and what it answers.
+learned, so another machine may get another last bit of it; the golden pins how it is stored and what it answers.
 """
 
 from __future__ import annotations

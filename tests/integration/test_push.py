@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mmcl_edge.errors import InputError, StorageError, StoreError
@@ -15,7 +17,8 @@ from mmcl_edge.fleet.push import push
 from mmcl_edge.fleet.store import Store
 from mmcl_edge.fleet.throttle import TokenBucket
 from mmcl_edge.packs import read_pack
-from mmcl_edge.runtime.replay_store import ReplayStore
+from mmcl_edge.runtime.replay_store import HeldPair, ReplayStore
+from mmcl_edge.types import Sample
 from tests.builders import OTHER_BUNDLE, on_full_disk, snapshot
 from tests.fleets import FleetDevice, SmallFleet
 from tests.pushing import SMALL, PushingDevice, collected, inbox
@@ -172,6 +175,20 @@ def test_a_half_sent_upload_that_another_overtook_gets_a_new_number(device: Push
     assert sorted(finding.status for finding in collected(device, out)) == ["half-uploaded", "new"]
     device.push(pack=first.name)
     assert sorted(finding.status for finding in collected(device, out)) == ["collected", "new"]
+
+
+def test_held_out_pairs_never_leave(device: PushingDevice):
+    pack = device.learn(3.0)
+    store = ReplayStore(device.workspace.replay_path)
+    picture = np.random.default_rng(1).integers(0, 256, (1, 32, 32, 3)).astype(np.uint8)
+    told = HeldPair(Sample(None, picture, source="garden.png"), "image", "text", ("a secret garden",))
+    store.write(pack.name, replace(store.read(pack.name), pairs=(told,)))
+    for share in (False, True):
+        assert device.push(share_exemplars=share, again=True).exemplars == int(share)
+        everything = b"".join(inbox(device.fleet).values())
+        secrets = (b"secret garden", b"garden.png", picture.tobytes()[:64])
+        assert not [secret for secret in secrets if secret in everything]
+    assert len(store.read(pack.name).pairs) == 1
 
 
 def test_nothing_of_the_training_data_leaves_unless_it_is_asked_for(device: PushingDevice, out: Path):

@@ -141,8 +141,21 @@ def test_the_classes_of_the_device_ride_on_a_release_of_a_space(device: Device, 
     assert (len(kept.holdout), len(kept.pairs)) == (3, 8)
 
 
+def test_a_modality_that_the_release_lacks_is_merged_into_its_space(device: Device, spaces: dict[str, StoredSpace]):
+    own = device.uses(device.space(spaces["both"]), "image", "sound")
+    release = device.space(spaces["image"])
+    report = device.release(release)
+    assert report.outcome == "in-use"
+    assert report.in_use not in (own.name, release.name)
+    assert report.retrieval["after"] == pytest.approx(report.retrieval["before"], abs=0.1)
+    assert device.pack.space().modalities == ("text", "image", "sound")
+    assert {parent.digest for parent in device.pack.manifest.parents} == {own.name, release.name}
+    assert len(device.store.read(device.pack.digest).pairs) == 16
+    assert sync(device.workspace, SyncRequest(provider="cpu", threads=1)).outcome == "on-top"
+
+
 REFUSED = {
-    "a modality is missing": (lambda spaces: spaces["image"], "does not know sound, which this device knows"),
+    "a modality is missing, and its mediator is another": (lambda spaces: spaces["sound"], "does not know image"),
     "a modality finds nothing": (lambda spaces: harmed(spaces["both"], PROJECTION[0]), "held-out pairs of sound"),
     "nothing is of length 1": (lambda spaces: harmed(spaces["both"], *PROJECTION, *EXPERTS), "unit vectors"),
 }

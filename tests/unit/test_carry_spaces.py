@@ -16,6 +16,7 @@ from mmcl_edge.learners.comet.storage import space_of
 from mmcl_edge.packs import Pack, PackContents, read_pack
 from mmcl_edge.packs.precision import write_reduced
 from tests.builders import pack_contents
+from tests.crossmodal import host, samples
 from tests.space_packs import beside, small_space, space_contents, written
 from tests.unit.test_analytic_addends import DEVICES
 from tests.unit.test_analytic_addends import written as written_sums
@@ -94,11 +95,11 @@ def test_classes_ride_on_a_release_of_a_space(tmp_path: Path):
     assert found.manifest.confidence == own.manifest.confidence
 
 
-def test_of_a_device_that_has_both_the_release_takes_the_place_of_what_it_has(tmp_path: Path):
-    own = written(tmp_path, both(adapters(), "image", "speech"))
-    release = alone(tmp_path, "image")
+def test_of_a_device_that_has_both_what_the_release_has_takes_its_place(tmp_path: Path):
+    own = written(tmp_path, both(adapters(), "image"))
+    release = alone(tmp_path, "image", "speech")
     found = written(tmp_path, carried(release, own))
-    assert same_space(found, release), "the device's own modality is lost here: the health check says so"
+    assert same_space(found, release)
     assert found.manifest.label_names == own.manifest.label_names
     release = written(tmp_path, replace(adapters(), experiences=("others",)))
     found = written(tmp_path, carried(release, own))
@@ -111,10 +112,39 @@ def test_sums_are_added_and_the_space_goes_along(tmp_path: Path):
     found = written(tmp_path, carried(release, own))
     assert {one.id for one in addends_of(found)} == {BASE.id, OWN.id}
     assert same_space(found, own)
-    release = sums(tmp_path, BASE, space=("speech",))
+    release = sums(tmp_path, BASE, space=("image", "speech"))
     found = written(tmp_path, carried(release, own))
     assert same_space(found, release)
     assert {one.id for one in addends_of(found)} == {BASE.id, OWN.id}
+
+
+def test_modalities_that_the_release_lacks_are_merged_into_its_space(tmp_path: Path):
+    release, own = alone(tmp_path, "image", "sound"), written(tmp_path, both(adapters(), "image", "speech"))
+    found = written(tmp_path, carried(release, own))
+    merged, released, mine = space_of(found), space_of(release), space_of(own)
+    assert merged.facts.modalities == ("text", "image", "sound", "speech")
+    assert merged.facts.pairs == {"image": 60, "sound": 60, "speech": 60}
+    for origin, names in ((released, ("text", "image", "sound")), (mine, ("speech",))):
+        for name in (one for one in origin.tensors if one.startswith(tuple(f"branches.{m}." for m in names))):
+            assert torch.equal(merged.tensors[name], origin.tensors[name]), name
+    for origin, modality in ((released, "sound"), (released, "image"), (mine, "speech"), (released, "text")):
+        shown = samples("image" if modality == "text" else modality)
+        one, other = (each.learner(host()).embed(shown, modality) for each in (merged, origin))
+        assert float((1 - (one * other).sum(dim=1)).mean()) < 0.05, modality
+    assert found.manifest.label_names == own.manifest.label_names
+    assert not [name for name in found.evaluation if name.startswith("retrieval_")], "nobody has measured it"
+    assert carried(found, own) is None, "now it lacks nothing"
+
+
+def test_spaces_with_other_mediators_or_settings_are_not_merged(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    own = alone(tmp_path, "image", "speech")
+    assert carried(alone(tmp_path, "sound"), own) is None
+    assert "other mediators" in caplog.text
+    stored = small_space("image")
+    settings = stored.config.model_copy(update={"code_temperature": 0.5})
+    other = written(tmp_path, space_contents(replace(stored, config=settings)))
+    assert carried(other, own) is None
+    assert "cannot be put into the released space" in caplog.messages[-1]
 
 
 def test_a_release_that_has_all_is_taken_as_it_is(tmp_path: Path):
