@@ -7,7 +7,7 @@ Rules, in this order; whatever refuses, the pack in use stays in use and nothing
 2. Modality and mediator are known names, the bundle has a backbone for both, and the space in use, where there is one,
    knows the mediator.
 3. The pair folder is read and decoded; corrupt files are skipped and counted. Sounds are cut to their loudest window.
-   A part of the pairs is held out; pairs that show the same stay together.
+   A part of the pairs is held out; pairs that show the same stay together (``runtime.pair_division``).
 4. The run's id follows from everything that decides its result, so the same command finds its own finished run.
 5. The shared space of the pack in use (or a new one) learns the stage. It takes seconds once the features are there,
    and those are kept: a run that was killed starts over, and reads them.
@@ -38,9 +38,9 @@ from mmcl_edge.learners.persistence import contents_of
 from mmcl_edge.learners.protocol import Progress
 from mmcl_edge.packs import PackContents, check_name, child_of, nfc
 from mmcl_edge.packs.tensors import SPACE_PREFIX
-from mmcl_edge.replay.buffer import sample_bytes
 from mmcl_edge.runtime.adaptation import Adaptation, AdaptEvents
-from mmcl_edge.runtime.holdout import FIGURE, divide_pairs, retrieval_of
+from mmcl_edge.runtime.holdout import FIGURE, retrieval_of
+from mmcl_edge.runtime.pair_division import divide_pairs, judged_pairs, kept_pairs
 from mmcl_edge.runtime.replay_store import Exemplars, HeldPair
 from mmcl_edge.runtime.run_record import AdaptReport, RunRecord
 from mmcl_edge.runtime.workspace import Workspace
@@ -121,20 +121,21 @@ class _PairAdaptation(Adaptation):
         )
         old = self.store.read(None if self.parent is None else self.parent.digest)
         train, held = divide_pairs(pairs, self.how, old.pairs)
-        if not held:
+        judged = judged_pairs(old.pairs, train, held)
+        if not any(one.modality == self.request.modality for one in judged):
             logger.warning("%d pairs are too few to hold some out, so what was learned is not measured", len(pairs))
-        known = set(learner.modalities)
-        before = retrieval_of(learner.embed, [one for one in (*old.pairs, *held) if one.modality in known])
+        before = retrieval_of(learner.embed, _known(judged, learner))
         self.events.on_stage("prepare")
         self._learn(learner, train)
         self.events.on_stage("evaluate")
-        after = retrieval_of(learner.embed, (*old.pairs, *held))
-        report = self._report(asked, run_id, learner, (before, after), (len(train), len(held), len(skipped)))
+        after = retrieval_of(learner.embed, _known(judged, learner))
+        digests, counts = (run_id, folder.digest, asked), (len(train), len(held), len(skipped))
+        report = self._report(digests, learner, (before, after), counts)
         record = RunRecord(self.workspace.run_folder(run_id))
         self.events.on_stage("write")
         if not report.accepted:
             return self.refuse(report, record)
-        kept = Exemplars(old.train, old.holdout, self._kept(old.pairs, held))
+        kept = Exemplars(old.train, old.holdout, kept_pairs(judged, self.request.modality, self.how))
         return self.swap(report, self._contents(learner, train, after), kept, record)
 
     def _check_mediator(self) -> None:
@@ -175,8 +176,7 @@ class _PairAdaptation(Adaptation):
 
     def _report(
         self,
-        asked: str,
-        run_id: str,
+        digests: tuple[str, str, str],
         learner: CometLearner,
         retrieval: tuple[Mapping[str, float], Mapping[str, float]],
         counts: tuple[int, int, int],
@@ -189,10 +189,10 @@ class _PairAdaptation(Adaptation):
         ]
         facts = {} if learner.last is None else asdict(learner.last)
         return AdaptReport(
-            run_id=run_id,
+            run_id=digests[0],
             task=self.name,
-            task_digest=asked,
-            request_digest=asked,
+            task_digest=digests[1],
+            request_digest=digests[2],
             classes=(),
             accepted=self.accepts(figures[0]["old"], figures[1]["old"]),
             before=figures[0],
@@ -215,15 +215,6 @@ class _PairAdaptation(Adaptation):
                 **facts,
             },
         )
-
-    def _kept(self, old: Sequence[HeldPair], held: Sequence[HeldPair]) -> tuple[HeldPair, ...]:
-        """Held-out pairs for later stages: so many of this modality, within a budget in bytes."""
-        mine, total = [], 0
-        for pair in held[: self.how.holdout_pairs]:
-            total += sample_bytes(pair.sample)
-            if total <= MethodConfig().replay.budget_bytes:
-                mine.append(pair)
-        return (*(one for one in old if one.modality != self.request.modality), *mine)
 
     def _contents(self, learner: CometLearner, train: PairSet, after: Mapping[str, float]) -> PackContents:
         stages = () if self.space is None else self.space.facts.stages
@@ -288,6 +279,11 @@ def _name(request: PairRequest) -> str:
         return check_name(name)
     except ValueError as error:
         raise InputError(f"Expected a name for the stage, but {name!r} is none: {error}; pass another.") from error
+
+
+def _known(pairs: Sequence[HeldPair], learner: CometLearner) -> list[HeldPair]:
+    """Pairs whose modality and mediator the learner has learned."""
+    return [one for one in pairs if {one.modality, one.mediator} <= set(learner.modalities)]
 
 
 def _mean(values: Sequence[float]) -> float | None:

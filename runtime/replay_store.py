@@ -131,7 +131,8 @@ class ReplayStore:
             for side in ("train", "holdout")
         }
         taught = set(modalities)
-        merged["pairs"] = tuple(dict.fromkeys((*mine.pairs, *(e for e in theirs.pairs if e.modality in taught))))
+        theirs_known = (e for e in theirs.pairs if {e.modality, e.mediator} <= taught)
+        merged["pairs"] = tuple(dict.fromkeys((*mine.pairs, *theirs_known)))
         if (index := _Index(**merged)) != mine:
             write_atomic(path, canonical_json(index.model_dump(mode="json")))
 

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from mmcl_edge.config import AdaptConfig, CometConfig
+from mmcl_edge.data.pair_folder import read_pairs
 from mmcl_edge.errors import InputError
 from mmcl_edge.learners.comet.storage import space_of
 from mmcl_edge.packs import read_pack
@@ -66,6 +67,7 @@ def test_stages_share_one_space_and_are_measured(workspace: Workspace, tmp_path:
     assert first.space is not None
     assert (first.before, first.space["modalities"]) == ({"old": None, "new": None}, ["text", "image"])
     assert (first.train_samples, first.holdout_samples, first.task) == (5, 3, "image")
+    assert first.task_digest == read_pairs(pictures, "image").digest
     second = adapt_pairs(workspace, ask("speech", voices, space=None))
     assert second.space is not None
     assert second.before["old"] is not None

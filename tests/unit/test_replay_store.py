@@ -10,7 +10,7 @@ import pytest
 
 from mmcl_edge.errors import IntegrityError, StorageError
 from mmcl_edge.replay.buffer import sample_bytes
-from mmcl_edge.runtime.replay_store import Exemplars, ReplayStore, content_digest
+from mmcl_edge.runtime.replay_store import Exemplars, HeldPair, ReplayStore, content_digest
 from mmcl_edge.types import Sample
 from tests.builders import on_full_disk, snapshot
 
@@ -141,3 +141,15 @@ def test_motion_and_text_round_trip_and_name_the_sample(store: ReplayStore):
     assert content_digest(given) != content_digest(replace(given, motion=motion + 1))
     assert content_digest(given) != content_digest(replace(given, text=None))
     assert sample_bytes(given) == 20 * 6 * 4 + len(given.text.encode())
+
+
+def test_pairs_follow_to_a_pack_that_knows_both_ends(store: ReplayStore):
+    pairs = tuple(
+        HeldPair(sample("cät", number), modality, mediator, ())
+        for number, (modality, mediator) in enumerate((("image", "sound"), ("sound", "text"), ("speech", "text")))
+    )
+    store.write(ONE, replace(exemplars(), pairs=pairs))
+    store.follow(ONE, OTHER, ("dog",), ("text", "image", "speech"))
+    found = store.read(OTHER)
+    assert [(one.modality, one.mediator) for one in found.pairs] == [("speech", "text")]
+    assert {one.label for one in (*found.train, *found.holdout)} == {"dog"}
