@@ -162,7 +162,7 @@ def _collect_text(result: Mapping[str, Any]) -> str:
     if not uploads:
         return "The inbox is empty: no device has pushed anything yet." + _strangers(result)
     rows = [
-        (one["device"] or one["keyid"][:16], one["pack"][:16], one["status"], one["reason"] or ", ".join(one["labels"]))
+        (one["device"] or one["keyid"][:16], one["pack"][:16], one["status"], one["reason"] or _knows(one))
         for one in uploads
     ]
     counts = {status: sum(one["status"] == status for one in uploads) for status in _SENTENCES}
@@ -170,6 +170,11 @@ def _collect_text(result: Mapping[str, Any]) -> str:
     return (
         f"{table(('device', 'pack', 'status', 'classes or reason'), rows)}\n\n{' '.join(sentences)}{_strangers(result)}"
     )
+
+
+def _knows(upload: Mapping[str, Any]) -> str:
+    space = f"shared space of {', '.join(upload['modalities'])}" if upload["modalities"] else ""
+    return "; ".join(filter(None, (", ".join(upload["labels"]), space)))
 
 
 _SENTENCES = {

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.argument("new", default="current")
 @json_option
 def diff(old: str, new: str, as_json: bool) -> None:
-    """Compare the packs OLD and NEW (default: the one in use): classes, experts, tensors, evaluation.
+    """Compare the packs OLD and NEW (default: the one in use): classes, modalities, experts, tensors, figures.
 
     The change of a tensor is the norm of the difference over the norm of the old values.
 
@@ -35,6 +35,7 @@ def diff(old: str, new: str, as_json: bool) -> None:
             "new": second.digest,
             "bundle_equal": first.manifest.bundle_digest == second.manifest.bundle_digest,
             "labels": _sets(first.manifest.label_names, second.manifest.label_names),
+            "modalities": _sets(_modalities(first), _modalities(second)),
             "experts": _sets(_experts(first), _experts(second)),
             "frozen": sorted(_frozen(second) - _frozen(first)),
             "tensors": _tensors(first.tensors(), second.tensors()),
@@ -48,6 +49,11 @@ def _sets(old: Sequence[str], new: Sequence[str]) -> dict[str, list[str]]:
         "added": [name for name in new if name not in set(old)],
         "removed": [name for name in old if name not in set(new)],
     }
+
+
+def _modalities(pack: Pack) -> tuple[str, ...]:
+    space = pack.space()
+    return () if space is None else space.modalities
 
 
 def _experts(pack: Pack) -> list[str]:
@@ -92,6 +98,7 @@ def _text(result: Mapping[str, Any]) -> str:
     rows = [
         ("classes added", ", ".join(result["labels"]["added"]) or "none"),
         ("classes removed", ", ".join(result["labels"]["removed"]) or "none"),
+        *((f"modalities {way}", ", ".join(found)) for way, found in result["modalities"].items() if found),
         ("experts added", len(result["experts"]["added"])),
         ("experts removed", len(result["experts"]["removed"])),
         ("experts frozen since", len(result["frozen"])),

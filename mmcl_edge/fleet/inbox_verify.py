@@ -42,7 +42,7 @@ from mmcl_edge.fleet.uploads import (
 from mmcl_edge.packs import read_pack
 from mmcl_edge.packs.archive import ParentOf, open_archive, read_archive
 from mmcl_edge.packs.manifest import CONFIG_NAME
-from mmcl_edge.packs.spaces import SPACE_KEY
+from mmcl_edge.packs.spaces import SPACE_KEY, modalities_in
 
 EXEMPLARS_FOLDER = "exemplars"
 
@@ -62,6 +62,7 @@ class Finding:
         size_bytes: of its objects.
         version: of the pack, where it was read.
         labels: of the pack, where it was collected now.
+        modalities: of the pack's shared space.
         exemplars: how many it shares.
         files: names of its objects, as they were listed.
         description_sha256: of ``upload.json``, where it was read.
@@ -75,6 +76,7 @@ class Finding:
     size_bytes: int = 0
     version: int | None = None
     labels: tuple[str, ...] = ()
+    modalities: tuple[str, ...] = ()
     exemplars: int = 0
     files: tuple[str, ...] = ()
     description_sha256: str | None = None
@@ -182,7 +184,14 @@ def _taken(case: Case, device: Device, upload: Upload, seen: Finding) -> Finding
     if shared is not None:
         _keep_exemplars(case.out / EXEMPLARS_FOLDER / upload.pack, *shared)
     count = 0 if shared is None else len(shared[0].exemplars)
-    return replace(seen, status="new", version=upload.version, labels=manifest.label_names, exemplars=count)
+    return replace(
+        seen,
+        status="new",
+        version=upload.version,
+        labels=manifest.label_names,
+        modalities=modalities_in(case.out / upload.pack),
+        exemplars=count,
+    )
 
 
 def _tells_of_space(config: bytes) -> bool:

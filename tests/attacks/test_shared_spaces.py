@@ -289,7 +289,8 @@ def test_the_inbox_takes_a_whole_space(tmp_path: Path, good: StoredSpace):
     scene = Scene(tmp_path)
     pack = Attack("").make(good, tmp_path / "made", str(scene.hostile.workspace.bundle_family()))
     scene.upload(pack)
-    assert scene.collect()["hostile"].status == "new"
+    found = scene.collect()["hostile"]
+    assert (found.status, found.labels, found.modalities) == ("new", (), ("text", "image"))
     assert read_pack(scene.out / pack.name).space().modalities == ("text", "image")
 
 

@@ -103,6 +103,8 @@ def test_verify_refuses_a_malformed_space(workspace: Workspace, packs: tuple[Pac
 def test_unchanged_branches_are_told_once(workspace: Workspace, packs: tuple[Pack, Pack], tmp_path: Path):
     first, second = packs
     found = answer("pack", "diff", first.path, second.path)["tensors"]
+    assert answer("pack", "diff", first.path, second.path)["modalities"] == {"added": ["sound"], "removed": []}
+    assert "modalities added" in run("pack", "diff", first.path, second.path).stdout
     changed = {row["name"] for row in found["changed"]}
     assert not [name for name in changed if name.startswith("space.branches.image.")]
     assert {name.split(".")[2] for name in found["added"] if ".branches." in name} == {"sound"}
