@@ -128,8 +128,8 @@ class Runtime:
         self.close()
 
     def close(self) -> None:
-        """Let go of the model and the sessions; using the runtime afterwards is an ``InputError``."""
-        self._loaded = None
+        """Let go of the model, the sessions and the index; using the runtime afterwards is an ``InputError``."""
+        self._loaded = self._index = None
         self.backbones = {}
         self.predict_graphs.close()
 

@@ -101,11 +101,14 @@ def _is_unchanged(index: VectorIndex, file: FoundFile, report: Report) -> bool:
     known = index.get(file.modality, file.source)
     if known is None:
         return False
-    status = file.path.stat()
-    same = (known.size_bytes, known.mtime_ns) == (status.st_size, status.st_mtime_ns)
-    if not same and known.size_bytes == status.st_size and sha256_file(file.path) == known.sha256:
-        index.touch(Entry(file.source, file.modality, status.st_size, status.st_mtime_ns, known.sha256))
-        same = True
+    try:
+        status = file.path.stat()
+        same = (known.size_bytes, known.mtime_ns) == (status.st_size, status.st_mtime_ns)
+        if not same and known.size_bytes == status.st_size and sha256_file(file.path) == known.sha256:
+            index.touch(Entry(file.source, file.modality, status.st_size, status.st_mtime_ns, known.sha256))
+            same = True
+    except OSError:
+        return False  # rule 2 or 3 says what becomes of a file that went, or cannot be read, meanwhile
     report.unchanged += same
     return same
 
@@ -116,7 +119,7 @@ def _gone(index: VectorIndex, found: Found, modality: str | None) -> list[tuple[
     Where no modality was named, a file that its user put in as another one counts as there.
     """
     there = {(file.modality, file.source) for file in found.files}
-    sources = {file.source for file in found.files} if modality is None else set()
+    sources = found.seen if modality is None else frozenset()
     return [
         entry.key
         for entry in index.entries

@@ -43,7 +43,7 @@ _OURS = re.compile(r"(vectors|graph)-[a-z]{1,16}-[0-9a-f]{16}\.(safetensors|usea
 _AGAIN = "run 'mmcl-edge index build' on the same files to make it again"
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 
 
 class StoredFile(FrozenModel):
@@ -83,6 +83,16 @@ class Document(FrozenModel):
     dim: int = Field(ge=0, le=1 << 16)
     root: str
     shelves: tuple[Shelved, ...]
+
+    @model_validator(mode="after")
+    def _nothing_comes_twice(self) -> Document:
+        modalities = [shelf.modality for shelf in self.shelves]
+        if len(set(modalities)) != len(modalities):
+            raise ValueError("each modality should be there once")
+        ids = [item[0] for shelf in self.shelves for item in shelf.items]
+        if len(set(ids)) != len(ids):
+            raise ValueError("no two items should have one id")
+        return self
 
     @property
     def origin(self) -> Origin:
@@ -143,17 +153,18 @@ def read_document(folder: Path) -> Document:
         raise VectorIndexError(f"The index in {folder} is broken: {error} To mend it, {_AGAIN}.") from error
 
 
-def read_index(folder: Path, in_use: Origin | None = None) -> VectorIndex:
+def read_index(folder: Path, in_use: Origin | None = None, *, document: Document | None = None) -> VectorIndex:
     """Read an index (the rules stand in the module docstring).
 
     Args:
         folder: where ``write_index`` wrote it.
         in_use: what embeds queries; ``None`` does not ask.
+        document: from ``read_document``, where it was read already.
 
     Raises:
         VectorIndexError: there is none, it is broken, or something else than ``in_use`` made it.
     """
-    document = read_document(folder)
+    document = document or read_document(folder)
     if in_use is not None:
         document.origin.check(in_use, f"The index in {folder}")
     index = VectorIndex(document.origin, document.dim)

@@ -32,11 +32,13 @@ class Found:
         files: sorted by source.
         folders: sources of the folders that were named; ``""`` is the root.
         ignored: how many files of other kinds there are.
+        seen: sources of all files there, those that ``known`` left out too.
     """
 
     files: tuple[FoundFile, ...]
     folders: tuple[str, ...]
     ignored: int
+    seen: frozenset[str] = frozenset()
 
     def known(self, modalities: Sequence[str]) -> tuple[Found, dict[str, int]]:
         """The files of ``modalities``, and how many there are of each other one.
@@ -110,7 +112,7 @@ def find_files(paths: Sequence[Path], root: Path, modality: str | None = None) -
                     f"Expected a file of {modality or 'image, video, sound or text'}, but {path} is not one; "
                     "leave it out, or name its modality with --modality."
                 )
-    return Found(tuple(files[source] for source in sorted(files)), tuple(folders), ignored)
+    return Found(tuple(files[source] for source in sorted(files)), tuple(folders), ignored, frozenset(files))
 
 
 def _below(folder: Path) -> Iterable[Path]:

@@ -2,7 +2,7 @@
 
 Rules, in this order:
 1. A ``str`` is words, a ``Path`` a file, taken as what its kind says unless ``read_as`` says otherwise.
-2. The index was made with the pack in use; it is read once, and again when its file changes.
+2. The index was made in the shared space in use; it is read once, and again when its file changes.
 3. The query is embedded, and the nearest items are given, best first.
 """
 
@@ -14,7 +14,7 @@ from typing import Protocol
 
 from mmcl_edge.data.crossmodal import carrier_of, says_something
 from mmcl_edge.data.pair_folder import decode_file
-from mmcl_edge.errors import InputError
+from mmcl_edge.errors import InputError, VectorIndexError
 from mmcl_edge.runtime.index import VectorIndex
 from mmcl_edge.runtime.index_build import Embedder
 from mmcl_edge.runtime.index_files import INDEX_NAME, read_document, read_index, root_of
@@ -55,14 +55,23 @@ class OpenIndex:
     def read(cls, folder: Path, origin: Origin, known: OpenIndex | None) -> OpenIndex:
         """The index in ``folder``; ``known`` again, if it is the same.
 
+        Where ``mmcl-edge index build`` writes it anew meanwhile, so that its files are gone, it is read again.
+
         Raises:
-            VectorIndexError: there is none, it is broken, or another pack made it.
+            VectorIndexError: there is none, it is broken, or another space made it.
         """
-        stamp = _stamp(folder)
-        if known is not None and (known.folder, known.origin, known.stamp) == (folder, origin, stamp):
-            return known
-        root = root_of(folder, read_document(folder))
-        return cls(folder, origin, stamp, read_index(folder, origin), root)
+        while True:
+            stamp = _stamp(folder)
+            if known is not None and (known.folder, known.origin, known.stamp) == (folder, origin, stamp):
+                return known
+            try:
+                document = read_document(folder)
+                index = read_index(folder, origin, document=document)
+            except VectorIndexError:
+                if _stamp(folder) == stamp:
+                    raise
+            else:
+                return cls(folder, origin, stamp, index, root_of(folder, document))
 
 
 def _stamp(folder: Path) -> Stamp:

@@ -14,11 +14,12 @@ from safetensors.numpy import save
 
 from mmcl_edge.errors import InputError, VectorIndexError
 from mmcl_edge.fileio import canonical_json, sha256_bytes
-from mmcl_edge.runtime import index_graph
+from mmcl_edge.runtime import index_graph, retrieving
 from mmcl_edge.runtime.index import VectorIndex
 from mmcl_edge.runtime.index_files import read_document, read_index, root_of, write_index
 from mmcl_edge.runtime.index_graph import Graph
 from mmcl_edge.runtime.index_items import Entry, Hit, Origin
+from mmcl_edge.runtime.retrieving import OpenIndex
 from tests.builders import on_full_disk, snapshot
 
 ORIGIN = Origin("a" * 64, 3, "b" * 64)
@@ -250,6 +251,18 @@ HARM = {
         lambda folder: change(folder, lambda one: one["shelves"][0]["items"].insert(0, one["shelves"][0]["items"][0])),
         "each there once",
     ),
+    "an id twice": (
+        lambda folder: change(folder, lambda one: one["shelves"][1]["items"][0].__setitem__(0, 0)),
+        "no two items",
+    ),
+    "an id too large": (
+        lambda folder: change(folder, lambda one: one["shelves"][0]["items"][0].__setitem__(0, 1 << 63)),
+        "less than",
+    ),
+    "a modality twice": (
+        lambda folder: change(folder, lambda one: one["shelves"].append(one["shelves"][0])),
+        "each modality should be there once",
+    ),
     "a lost file": (lambda folder: next(folder.glob("vectors-image-*")).unlink(), "there is none"),
     "a flipped bit": (flip, "its digest differs"),
     "a longer file": (lengthen, "at most"),
@@ -270,6 +283,26 @@ def test_a_broken_index_is_refused(tmp_path: Path, harm: str):
     with pytest.raises(VectorIndexError, match=words) as caught:
         read_index(tmp_path, ORIGIN)
     assert "mmcl-edge index build" in str(caught.value)
+
+
+def test_an_index_that_is_written_anew_while_it_is_read_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write_index(filled(), tmp_path, tmp_path)
+    kept = OpenIndex.read(tmp_path, ORIGIN, None)
+    assert OpenIndex.read(tmp_path, ORIGIN, kept) is kept
+    anew = filled(40, seed=1)
+    writes = iter([lambda: write_index(anew, tmp_path, tmp_path)])
+
+    def cut_in(folder: Path, *more, **options) -> VectorIndex:
+        next(writes, lambda: None)()
+        return read_index(folder, *more, **options)
+
+    monkeypatch.setattr(retrieving, "read_index", cut_in)
+    found = OpenIndex.read(tmp_path, ORIGIN, None)
+    assert found.index.entries == anew.entries
+    assert OpenIndex.read(tmp_path, ORIGIN, found) is found
+    next(tmp_path.glob("vectors-image-*")).unlink()
+    with pytest.raises(VectorIndexError, match="there is none"):
+        OpenIndex.read(tmp_path, ORIGIN, None)
 
 
 def clustered(count: int, dim: int, seed: int) -> np.ndarray:

@@ -170,3 +170,26 @@ def test_files_are_found_below_a_root_alone(tmp_path: Path):
         find_files([root], root, "smell")
     assert common_root([root / "more", root / "a.png"]) == root
     assert common_root([root / "more/b.png"]) == root / "more"
+
+
+def test_a_file_put_in_as_speech_stays_where_sounds_are_not_taught(tmp_path: Path):
+    root, index, embedder = make(tmp_path), VectorIndex(ORIGIN), Histograms()
+    update(index, root, embedder, modality="speech")
+    found, others = find_files([root], root).known(("text", "image", "speech"))
+    report = update_index(index, found, embedder)
+    assert (others, report.removed) == ({"sound": 1}, 0)
+    assert ("speech", "more/c.wav") in keys(index)
+    (root / "more/c.wav").unlink()
+    found, _ = find_files([root], root).known(("text", "image", "speech"))
+    assert update_index(index, found, embedder).removed == 1
+    assert "speech" not in index.modalities
+
+
+def test_a_file_that_goes_between_listing_and_reading_is_skipped(tmp_path: Path):
+    root, index, embedder = make(tmp_path), VectorIndex(ORIGIN), Histograms()
+    update(index, root, embedder)
+    found = find_files([root], root)
+    (root / "a.png").unlink()
+    report = update_index(index, found, embedder)
+    assert (report.removed, report.unchanged, [source for source, _ in report.skipped]) == (1, 3, ["a.png"])
+    assert keys(index) == EVERYTHING[1:]
