@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mmcl_edge.config import MethodConfig
 from mmcl_edge.data.crossmodal import MEDIATOR, carrier_of
-from mmcl_edge.errors import InputError
+from mmcl_edge.errors import InputError, PackError
 from mmcl_edge.learners.comet.storage import space_of
 from mmcl_edge.learners.features import FeatureCache
 from mmcl_edge.learners.host import Host
@@ -49,6 +49,7 @@ class SharedSpace:
 
         Raises:
             InputError: there is no such modality, it was not taught, or a sample lacks it.
+            PackError: the space gives vectors that are no numbers.
         """
         self.check(modality)
         learner = copy.copy(self._learner)
@@ -56,6 +57,12 @@ class SharedSpace:
         learner.read.cache = FeatureCache()  # of this call alone
         with torch.inference_mode():
             vectors: NDArray[np.float32] = learner.embed(samples, modality).numpy()
+        bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+        if len(bad):
+            raise PackError(
+                f"The shared space of the pack in use should give finite vectors, but for {len(bad)} samples of "
+                f"{modality} (first: {samples[bad[0]].source or 'the first'}) does not; roll back, or use another pack."
+            )
         return vectors
 
     def check(self, modality: str) -> None:

@@ -30,7 +30,7 @@ from tests.attacks.test_fleet_packs import archived
 from tests.builders import forge_file, snapshot
 from tests.conftest import TinyBundle
 from tests.fleets import SmallFleet
-from tests.space_packs import bundle_space, held_pairs, space_contents
+from tests.space_packs import bundle_space, held_pairs, shown, space_contents
 
 MOST_BYTES, MOST_S = 64 << 20, 10.0
 """What refusing a pack of some kilobytes may take."""
@@ -245,27 +245,41 @@ def release_anything(victim: Victim, pack: Path) -> None:
     victim.fleet.commit("packs", "channels")
 
 
+def test_vectors_that_are_no_numbers_are_not_given(tmp_path: Path, runtime: Runtime, good: StoredSpace):
+    runtime.load_pack(NOTHING.make(good, tmp_path, runtime.bundle.family))
+    with pytest.raises(PackError, match=r"should give finite vectors, but for 1 samples of image .*image/0"):
+        runtime.embed([shown(0)], "image")
+
+
+NOTHING = Attack("", settings={"embedding": "codes", "code_temperature": 1e-300})
 VECTORS = {
-    "no vectors at all": {
-        **{f"branches.image.project.{part}": filled(0.0) for part in ("weight", "bias")},
-        **{f"cmoe.{part}": filled(0.0) for part in ("frozen_up", "up")},
-    },
-    "vectors out of all bounds": {
-        "branches.image.basis": filled(1e6),
-        "branches.image.project.weight": filled(1e6),
-        "branches.image.mean": filled(-1e6),
-    },
-    "all the same": {"branches.image.project.weight": filled(0.0)},
+    "no numbers": NOTHING,
+    "no vectors at all": Attack(
+        "",
+        tensors={
+            **{f"branches.image.project.{part}": filled(0.0) for part in ("weight", "bias")},
+            **{f"cmoe.{part}": filled(0.0) for part in ("frozen_up", "up")},
+        },
+    ),
+    "vectors out of all bounds": Attack(
+        "",
+        tensors={
+            "branches.image.basis": filled(1e6),
+            "branches.image.project.weight": filled(1e6),
+            "branches.image.mean": filled(-1e6),
+        },
+    ),
+    "all the same": Attack("", tensors={"branches.image.project.weight": filled(0.0)}),
 }
 
 
-@pytest.mark.parametrize("tensors", VECTORS.values(), ids=VECTORS)
-def test_a_device_refuses_spaces_whose_vectors_say_nothing(tmp_path: Path, victim: Victim, tensors: Mapping[str, Any]):
+@pytest.mark.parametrize("attack", VECTORS.values(), ids=VECTORS)
+def test_a_device_refuses_spaces_whose_vectors_say_nothing(tmp_path: Path, victim: Victim, attack: Attack):
     before = victim.state()
-    release_anything(victim, Attack("", tensors=tensors).make(victim.good, tmp_path, victim.family))
+    release_anything(victim, attack.make(victim.good, tmp_path, victim.family))
     report = victim.sync()
     assert report.outcome == "refused"
-    assert "unit vectors" in report.reason or "held-out pairs of image" in report.reason
+    assert any(words in report.reason for words in ("finite vectors", "unit vectors", "held-out pairs of image"))
     assert victim.state() == before
 
 
