@@ -120,7 +120,7 @@ def open_runtime(pack: str | None, bundle: Path | None, provider: str, threads: 
     if folder is None:
         raise PackError(
             f"Expected a pack in use in {workspace.root}, but nothing has been learned yet; "
-            "run 'mmcl-edge adapt --task NAME' first, or name a pack with --pack."
+            "run 'mmcl-edge adapt' first (--task NAME, or --modality M), or name a pack with --pack."
         )
     from mmcl_edge.runtime.engine import Runtime
 

@@ -207,7 +207,7 @@ def test_a_text_for_a_bundle_that_reads_none(taught, tmp_path):
 
 
 def test_nothing_learned_yet(home, files):
-    refused(run("predict", files["sound"]), "nothing has been learned yet", "mmcl-edge adapt --task NAME")
+    refused(run("predict", files["sound"]), "nothing has been learned yet", "mmcl-edge adapt'")
 
 
 def test_without_a_workspace(tmp_path, files, monkeypatch):
