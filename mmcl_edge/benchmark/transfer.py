@@ -18,8 +18,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from mmcl_edge.errors import InputError
 
-RIDGE = 1e-2
-"""Share of the mean squared feature that is added to the diagonal."""
+RIDGE = 10.0
+"""Multiple of the mean squared feature that is added to the diagonal.
+
+Chosen on quarters of av21's and digits' training splits, where it was the best of 0.01 to 100 or within noise of it for
+``comet``, three of its controls and fine-tuning alike. At 0.01 a probe listens to what tells modalities apart, too:
+between them it lost up to 30 points of what nearest class means tell.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import Any
 from mmcl_edge.benchmark.crossmodal.tasks import TASKS, Order, task_spec
 from mmcl_edge.benchmark.records import key_of
 from mmcl_edge.benchmark.runner import version_of
+from mmcl_edge.benchmark.transfer import RIDGE
 from mmcl_edge.config import CometConfig
 from mmcl_edge.learners.comet.catalogue import comet_entry
 
@@ -112,5 +113,6 @@ def _spec(bundle: str, task: str, learner: str, order: Order, seed: int, base: C
         "joint": entry.joint,
         "comet": entry.config(base).model_dump(mode="json"),
         "version": version_of("mmcl-edge"),
+        "ridge": RIDGE,
     }
     return CrossmodalSpec(task, learner, order, seed, config)
