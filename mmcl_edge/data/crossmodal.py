@@ -206,7 +206,7 @@ def _checked(sample: Sample, captions: tuple[str, ...], modality: str, mediator:
     for caption in captions if TEXT in (CARRIER[modality], CARRIER[mediator]) else ():
         if not says_something(caption):
             raise TaskDataError(
-                f"{name}: expected a caption with something to read, but it is empty ({caption!r}); "
+                f"{name}: expected a caption with something to read, but it is empty ({caption[:20]!r}); "
                 "write what the file shows or says, or leave the file out."
             )
     keep = {CARRIER[modality], CARRIER[mediator]}

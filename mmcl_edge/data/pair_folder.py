@@ -39,6 +39,10 @@ CAPTIONS_NAME = "captions.csv"
 CAPTION_SUFFIX = ".txt"
 MAX_CAPTIONS = 100
 """Of one file. Each is read in every epoch, and a text file of more lines is a long text, not captions."""
+MAX_NOTE_BYTES = 4 * MAX_CAPTIONS * MAX_CHARACTERS
+"""Of a file of captions: as many as there may be, each as long as it may be."""
+MAX_SHOWN = 20
+"""Characters of a refused caption that a message shows."""
 LAYOUT = "DIR/<name>.<flac, jpg, mp4, ...> with DIR/<name>.txt, or with DIR/captions.csv (file,caption)"
 PARTNERS = (
     "DIR/<name>.<flac, mp4, ...> and DIR/<name>.<jpg, csv, ...>: two files of one name, or a video with its sound"
@@ -266,13 +270,14 @@ def _from_table(table: Path, folder: Path, files: dict[str, Path]) -> dict[str, 
 
 def _from_notes(files: dict[str, Path]) -> dict[str, list[str]]:
     """Captions by source, from the ``.txt`` of the same stem."""
+    notes = {stem_of(source): path for source, path in files.items() if path.suffix.lower() == CAPTION_SUFFIX}
     captions = {}
     for source, path in files.items():
-        note = files.get(_note_of(source))
+        note = notes.get(stem_of(source))
         if note is None or note == path or kind_of(path) is None:
             continue
         try:
-            said = read_lines(note)
+            said = read_lines(note, max_bytes=MAX_NOTE_BYTES)
         except InputError as error:
             raise TaskDataError(str(error)) from error
         for number, caption in said or [(1, "")]:
@@ -284,7 +289,7 @@ def _from_notes(files: dict[str, Path]) -> dict[str, list[str]]:
 
 def _check_caption(caption: str, where: str, source: str, leave: str) -> None:
     if not says_something(caption):
-        seen = f" ({caption!r})" if caption else ""
+        seen = f" ({caption[:MAX_SHOWN]!r})" if caption else ""
         raise TaskDataError(
             f"{where}: expected a caption of {source}, but it is empty{seen}; write what the file shows or says, or "
             f"remove {leave}."
@@ -302,10 +307,6 @@ def _check_number(captions: Sequence[str], where: Path, source: str) -> None:
             f"{where}: expected at most {MAX_CAPTIONS} captions of {source}, but found more; each line is a caption of "
             "its own, so put a long text on one line."
         )
-
-
-def _note_of(source: str) -> str:
-    return str(Path(source).with_suffix(CAPTION_SUFFIX).as_posix())
 
 
 def _why_not(path: Path, source: str, captions: dict[str, list[str]], told: set[str], modality: str) -> str | None:

@@ -20,7 +20,7 @@ from mmcl_edge.data.crossmodal import (
     pair_set,
     relevance_groups,
 )
-from mmcl_edge.data.pair_folder import decode_file, decode_pairs, read_pairs
+from mmcl_edge.data.pair_folder import MAX_NOTE_BYTES, decode_file, decode_pairs, read_pairs
 from mmcl_edge.errors import InputError, MediaError, TaskDataError
 from mmcl_edge.types import Sample
 from tests.integration.test_data_makers import tone, write_picture, write_sound, write_video
@@ -254,3 +254,21 @@ def test_one_file_is_decoded_as_its_modality(tmp_path: Path):
         note.write_bytes(content)
         with pytest.raises(MediaError, match=r"a\.txt"):
             decode_file(note, "text")
+
+
+def test_a_text_with_a_suffix_in_capitals_is_one(tmp_path: Path):
+    folder = make_folder(tmp_path)
+    (folder / "bell.txt").rename(folder / "bell.TXT")
+    assert [item.captions for item in read_pairs(folder, "sound").items] == [("A bell rings.", "Ding!"), ("A horn.",)]
+
+
+def test_a_text_that_is_something_else_is_not_read_and_not_shown(tmp_path: Path):
+    folder = make_folder(tmp_path)
+    with (folder / "bell.txt").open("wb") as file:
+        file.truncate(MAX_NOTE_BYTES + 1)
+    with pytest.raises(TaskDataError, match=r"bell.txt should be a text of at most 4,000,000 bytes"):
+        read_pairs(folder, "sound")
+    (folder / "bell.txt").write_text("\u200b" * 100_000)
+    with pytest.raises(TaskDataError, match=r"expected a caption of bell\.wav, but it is empty") as caught:
+        read_pairs(folder, "sound")
+    assert len(str(caught.value)) < 500 + len(str(folder))

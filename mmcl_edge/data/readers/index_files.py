@@ -15,6 +15,8 @@ from mmcl_edge.errors import InputError
 
 DATA_VARIABLE = "MMCL_EDGE_DATA"
 TRAIN_SHARE, VAL_SHARE = 0.7, 0.1
+MAX_TEXT_BYTES = 64 << 20
+"""Of an index file: those of the largest datasets have some ten million."""
 _log = logging.getLogger(__name__)
 
 
@@ -53,12 +55,18 @@ class Place:
         )
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, *, max_bytes: int = MAX_TEXT_BYTES) -> str:
     """A whole index file.
 
     Raises:
-        InputError: it is not UTF-8.
+        InputError: it is not UTF-8, or larger than ``max_bytes``.
     """
+    size = path.stat().st_size
+    if size > max_bytes:
+        raise InputError(
+            f"{path} should be a text of at most {max_bytes:,} bytes, but it has {size:,}, so it was not read; is it "
+            "another file under this name?"
+        )
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -67,13 +75,14 @@ def read_text(path: Path) -> str:
         ) from error
 
 
-def read_lines(path: Path) -> list[tuple[int, str]]:
+def read_lines(path: Path, *, max_bytes: int = MAX_TEXT_BYTES) -> list[tuple[int, str]]:
     """Line number and text of every line that is not blank.
 
     Raises:
-        InputError: the file is not UTF-8.
+        InputError: the file is not UTF-8, or larger than ``max_bytes``.
     """
-    return [(n, line.strip()) for n, line in enumerate(read_text(path).splitlines(), start=1) if line.strip()]
+    lines = read_text(path, max_bytes=max_bytes).splitlines()
+    return [(n, line.strip()) for n, line in enumerate(lines, start=1) if line.strip()]
 
 
 def read_table(
@@ -89,7 +98,7 @@ def read_table(
         strict: refuse quotes that do not fit, instead of reading on to the next.
 
     Raises:
-        InputError: not UTF-8, no table, or a line that lacks one of ``columns``.
+        InputError: not UTF-8, too large, no table, or a line that lacks one of ``columns``.
     """
     try:
         names = None if header else list(columns)
