@@ -154,7 +154,8 @@ def test_a_far_branch_is_named(tmp_path):
 
         packs.append(write(tmp_path / "packs", changed(held("0", ("image", EVERY)), change).stored))
     report = merged(packs, tmp_path / "out", method="median")
-    assert [(one.digest, one.far[0].part) for one in report.outliers or ()] == [(packs[4].name, "space.image")]
+    assert [one.digest for one in report.outliers or ()] == [packs[4].name]
+    assert "space.image" in {far.part for far in (report.outliers or ())[0].far}
 
 
 def test_a_malformed_space_is_refused_or_left_out(release, tmp_path):

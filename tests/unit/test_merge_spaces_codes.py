@@ -129,7 +129,7 @@ def test_experts_that_still_learn_are_averaged():
 @pytest.mark.parametrize("width", [12, 3])
 def test_combined_maps_are_the_mean_map_of_the_best_rank(width):
     one, two = (held(n, ("image", EVERY[s::2])).branch("image") for n, s in (("a", 0), ("b", 1)))
-    total = mean_of([(0.25, Affine.of(one)), (0.75, Affine.of(two))])
+    total = mean_of([(0.25, 1.0, one), (0.75, 1.0, two)])
     found = combine(total, two, width)
     assert set(found) == set(two)
     assert found["basis"].shape[1] <= max(width, two["basis"].shape[1])
@@ -143,10 +143,26 @@ def test_combined_maps_are_the_mean_map_of_the_best_rank(width):
     )
 
 
+def test_a_mean_has_the_length_of_its_parts_and_the_answer_to_the_middle():
+    one, two = (held(n, ("image", EVERY[s::2])).branch("image") for n, s in (("a", 0), ("b", 1)))
+    parts = [(0.25, 1.0, one), (0.75, 2.0, two)]
+    plain, found = mean_of(parts, stretched=False), mean_of(parts)
+    a, b = Affine.of(one), Affine.of(two)
+    torch.testing.assert_close(plain.matrix, 0.25 * a.matrix + 1.5 * b.matrix)
+    torch.testing.assert_close(plain.offset, 0.25 * a.offset + 1.5 * b.offset)
+    length = (0.25 * a.matrix.square().sum() + 3 * b.matrix.square().sum()).sqrt()
+    torch.testing.assert_close(found.matrix.norm(), length)
+    torch.testing.assert_close(found.matrix / found.matrix.norm(), plain.matrix / plain.matrix.norm())
+    middle = 0.25 * one["mean"].double() + 0.75 * two["mean"].double()
+    torch.testing.assert_close(middle @ found.matrix + found.offset, middle @ plain.matrix + plain.offset)
+    same = mean_of([(0.5, 1.0, one), (0.5, 1.0, one)])
+    torch.testing.assert_close(same.matrix, a.matrix)
+
+
 def test_a_front_that_can_carry_the_mean_stays_with_all_that_reads_it():
     one = held("a", ("image", EVERY)).branch("image")
     moved = dict(one) | {"project.weight": one["project.weight"] + 0.1}
-    found = combine(mean_of([(0.5, Affine.of(one)), (0.5, Affine.of(moved))]), moved, 4)
+    found = combine(mean_of([(0.5, 1.0, one), (0.5, 1.0, moved)], stretched=False), moved, 4)
     for name in ("mean", "basis", "specific.weight", "decoder.2.weight"):
         assert torch.equal(found[name], one[name]), name
     torch.testing.assert_close(found["project.weight"], one["project.weight"] + 0.05, rtol=1e-4, atol=1e-5)
@@ -154,7 +170,7 @@ def test_a_front_that_can_carry_the_mean_stays_with_all_that_reads_it():
 
 def test_what_reads_the_front_is_led_through_a_new_one():
     one, two = (held(n, ("image", EVERY[s::2])).branch("image") for n, s in (("a", 0), ("b", 1)))
-    found = combine(mean_of([(0.5, Affine.of(one)), (0.5, Affine.of(two))]), two, 200)
+    found = combine(mean_of([(0.5, 1.0, one), (0.5, 1.0, two)]), two, 200)
     h = two["mean"] + torch.randn(5, 3) @ torch.linalg.pinv(found["basis"])[:3]
     new = (h - found["mean"]) @ found["basis"] @ found["specific.weight"].T
     old = (h - two["mean"]) @ two["basis"] @ two["specific.weight"].T

@@ -257,6 +257,7 @@ class _Merge:
             place = {source.digest: number for number, source in enumerate(sources)}
             for part, digests, inner in shared.looks:
                 watch.look(part, [place[digest] for digest in digests], inner)
+                watch.point(part, [place[digest] for digest in digests], inner)
         fold, jobs = prepare(method, plan, sources, shares, base=base, options=self.options, products=products)
         tensors = stream(
             plan,

@@ -1,12 +1,14 @@
 """Which packs lie far from the others, and in which part of the model: broken training, or poison.
 
-Two tests, each of one part of the model at a time, so that a pack that was meddled with in one part is not lost among
+Three tests, each of one part of the model at a time, so that a pack that was meddled with in one part is not lost among
 the others:
 
 1. *Distance*: how far a pack lies from the geometric median of all that hold the part. It is an outlier if that is
    above ``FAR`` times the median distance and above the median by more than ``SPREADS`` robust standard deviations.
 2. *Exchanged classes*: the pack's row for a class points where the merged row of another class points. It takes two
    such classes that point at each other's: one may be a hard class.
+3. *Direction*, of a shared space alone: the map of a modality agrees with those of the others (cosine with their sum)
+   less than ``AGREES`` times as much as is usual. Maps of few samples are all far from each other.
 
 Sums have a test of their own (``sum_outliers``).
 """
@@ -17,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mmcl_edge.fleet.merge import arithmetic
 from mmcl_edge.fleet.merge.arithmetic import Floats
@@ -26,15 +29,18 @@ from mmcl_edge.fleet.merge.reading import Array, Source, opened, tensor
 
 FAR = 2.0
 SPREADS = 6.0
+AGREES = 0.4
 LEAST_HOLDERS = 4
 """Fewer packs have no middle to be far from."""
+MOST_RATIO = 100.0
+"""What is told of a direction that is opposite."""
 ROWS = "head.weight"
 """The tensor whose rows are directions of classes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Far:
-    """One part in which a pack is an outlier: its distance over the median distance."""
+    """One part in which a pack is an outlier: distance over the median distance; or how many times less it agrees."""
 
     part: str
     ratio: float
@@ -81,6 +87,33 @@ class Watch:
         for holder, distance in zip(holders, away, strict=True):
             if distance > limit:
                 self.found.setdefault(holder, []).append(Far(part, round(float(distance / max(middle, floor)), 2)))
+
+    def point(self, part: str, holders: Sequence[int], products: Floats) -> None:
+        """Test 3 on what the holders have, with its scalar products ``(m, m)``."""
+        own = agreement(products)
+        usual = float(np.median(own))
+        for holder, cosine, odd in zip(holders, own, astray(products), strict=True):
+            if odd:
+                ratio = usual / max(float(cosine), usual / MOST_RATIO)
+                self.found.setdefault(holder, []).append(Far(f"direction of {part}", round(ratio, 2)))
+
+
+def agreement(products: Floats) -> Floats:
+    """Cosine ``(m,)`` of each with the sum of the others, each at length 1; from scalar products ``(m, m)``."""
+    lengths = np.sqrt(np.maximum(np.diag(products), 1e-300))
+    unit = products / lengths[:, None] / lengths
+    others = unit.sum(axis=1) - np.diag(unit)
+    square = unit.sum() - 2 * unit.sum(axis=1) + np.diag(unit)  # of the sum of the others
+    return np.asarray(others / np.sqrt(np.maximum(square, 1e-12)))
+
+
+def astray(products: Floats) -> NDArray[np.bool_]:
+    """Test 3: which ``(m,)`` point elsewhere; none among fewer than ``LEAST_HOLDERS``."""
+    own = agreement(products)
+    usual = float(np.median(own))
+    if len(own) < LEAST_HOLDERS or usual <= 0:
+        return np.zeros(len(own), np.bool_)
+    return np.asarray(own < AGREES * usual)
 
 
 def look(plan: Plan, products: Callable[[int], Floats]) -> Watch:

@@ -8,8 +8,9 @@ Rules, for each modality:
    base's is no news where another differs.
 3. A single one is taken whole.
 4. Several are combined as affine maps (``spaces_maps``), in shares of the pairs that each saw beyond the base times its
-   weight; ``median`` and ``krum`` choose the shares by distances, ``union`` takes the largest share whole. Claims of
-   pairs, and lengths of maps, count within bounds.
+   weight. ``median`` and ``krum`` leave out those that point elsewhere than the others (``outliers``), and choose the
+   shares of the rest by distances; ``union`` takes the largest share whole. Claims of pairs, and lengths of maps, count
+   within bounds.
 """
 
 from __future__ import annotations
@@ -23,11 +24,15 @@ from torch import Tensor
 from mmcl_edge.errors import MergeError
 from mmcl_edge.fleet.merge import arithmetic
 from mmcl_edge.fleet.merge.arithmetic import Floats
+from mmcl_edge.fleet.merge.methods import ROBUST
+from mmcl_edge.fleet.merge.outliers import astray
 from mmcl_edge.fleet.merge.spaces_held import HeldSpace, bounded, shares
 from mmcl_edge.fleet.merge.spaces_maps import Affine, combine, mean_of, sketch
 
 ALIGNED = 0.9
 """Least cosine of two mediators' maps that can be averaged: those that begin at one rotation are above 0.99."""
+LONGEST = 2.0
+"""A map counts up to so many times the middle length: those of few samples are shorter, none is much longer."""
 LIARS = 0.2
 """Share of branches that Krum allows to be poisoned."""
 Look = Callable[[str, Sequence[str], Floats], None]
@@ -132,26 +137,39 @@ class Branches:
         lengths = [float(length) for length in np.linalg.norm(rows, axis=1)]
         if self.look is not None:
             self.look(f"space.{modality}", [self.spaces[number].digest for number in numbers], rows @ rows.T)
-        factors = [limit / max(own, 1e-30) for limit, own in zip(bounded(lengths), lengths, strict=True)]
+        factors = [limit / max(own, 1e-30) for limit, own in zip(bounded(lengths, LONGEST), lengths, strict=True)]
         rows = rows * np.array(factors)[:, None]
-        chosen = _chosen(self.method, rows @ rows.T, np.array(share))
+        chosen = chosen_shares(self.method, rows @ rows.T, np.array(share))
         kept = [(n, float(one), f) for n, one, f in zip(numbers, chosen, factors, strict=True) if one > 0]
         largest = self.spaces[max(kept, key=lambda one: one[1])[0]].branch(modality)
         if len(kept) == 1:
             return Branch(largest, (kept[0][0],), (), pairs)
         config = self.spaces[0].stored.config
-        width = config.slots * config.dim if modality in self.mediators else config.front_dim
-        total = mean_of((one * f, Affine.of(self.spaces[n].branch(modality))) for n, one, f in kept)
+        mediates = modality in self.mediators
+        total = mean_of(((one, f, self.spaces[n].branch(modality)) for n, one, f in kept), stretched=not mediates)
+        width = config.slots * config.dim if mediates else config.front_dim
         numbers, parts = [n for n, _, _ in kept], [one for _, one, _ in kept]
         return Branch(combine(total, largest, width), tuple(numbers), tuple(parts), pairs)
 
 
-def _chosen(method: str, products: Floats, share: Floats) -> Floats:
-    """Coefficients ``(m,)`` of branches."""
+def chosen_shares(method: str, products: Floats, share: Floats) -> Floats:
+    """Coefficients ``(m,)`` of branches; robust methods leave out those that point elsewhere, then do as ever.
+
+    Args:
+        method: of the merge.
+        products: scalar products ``(m, m)`` of maps.
+        share: of each.
+    """
     if method == "union":
         return np.asarray(np.arange(len(share)) == share.argmax(), np.float64)
-    if method == "median" and len(share) > 2:
-        return arithmetic.weiszfeld(products, share)
+    if method not in ROBUST:
+        return share
+    rows = np.flatnonzero(~astray(products))
+    inner, own = products[np.ix_(rows, rows)], share[rows]
+    own = own / own.sum() if own.sum() > 0 else np.full(len(rows), 1 / len(rows))
+    found = np.zeros(len(share))
     if method == "krum":
-        return arithmetic.krum(products, share, arithmetic.most_liars(len(share), LIARS))
-    return share
+        found[rows] = arithmetic.krum(inner, own, arithmetic.most_liars(len(rows), LIARS))
+    else:
+        found[rows] = arithmetic.weiszfeld(inner, own) if len(rows) > 2 else own
+    return found

@@ -14,7 +14,7 @@ from mmcl_edge.learners.comet.storage import StoredSpace
 from mmcl_edge.packs.tensors import SPACE_PREFIX
 
 MOST_TIMES = 10.0
-"""What a space claims of itself (pairs, usage, lengths) counts up to so many times the middle claim of all."""
+"""What a space claims of itself (pairs, usage) counts up to so many times the middle claim of all."""
 ANSWERING = ("mean", "basis", "project.weight", "project.bias")
 """Tensors of a branch that lead into the space; the others serve learning, and change with every stage."""
 
@@ -94,10 +94,10 @@ def content_of(tensors: Mapping[str, Tensor]) -> str:
     return found.hexdigest()
 
 
-def bounded(claims: Sequence[float]) -> list[float]:
-    """Claims of 0 or more, none above ``MOST_TIMES`` the lower median: one who claims all cannot be all."""
+def bounded(claims: Sequence[float], times: float = MOST_TIMES) -> list[float]:
+    """Claims of 0 or more, none above so many ``times`` the lower median: one who claims all cannot be all."""
     known = sorted(claims)
-    limit = MOST_TIMES * max(known[(len(known) - 1) // 2], 1e-12)
+    limit = times * max(known[(len(known) - 1) // 2], 1e-12)
     return [min(claim, limit) for claim in claims]
 
 

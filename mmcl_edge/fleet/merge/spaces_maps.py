@@ -7,9 +7,11 @@ A branch tells features h by a front and a projection, which together are one af
 so branches whose fronts differ (each device found its own principal components) are averaged exactly, as A and c.
 Parameters are not: columns of fronts found apart have no common meaning. Rules:
 
-1. ``combine`` sums :math:`A = \sum_i \alpha_i A_i` and c likewise. The middle of the features is that of the largest
-   share's front.
-2. Where that front can carry the sum (its directions span A, as equal fronts and a mediator's do), it stays as it is.
+1. ``mean_of`` sums :math:`A = \sum_i \alpha_i A_i` and c likewise. What maps of few samples do not agree on cancels out
+   and leaves a shorter map, whose answers crowd around their mean; so A is stretched to the length of its parts
+   (:math:`\sqrt{\sum_i \alpha_i |A_i|^2}`), and the answer to the mean of the features stays.
+2. Where the front of the largest share can carry the sum (its directions span A, as equal fronts and a mediator's do),
+   it stays as it is.
 3. Else the front becomes the left singular vectors of A of largest singular values, as many as ``width``, in the old
    scale: the map is the best of that rank.
 4. What only this modality says, and its decoder, are those of the largest share, led through the new front.
@@ -103,10 +105,24 @@ def _led(largest: Branch, old: Tensor, new: Tensor) -> dict[str, Tensor]:
     return {name: value.float().contiguous() for name, value in made.items()}
 
 
-def mean_of(maps: Iterable[tuple[float, Affine]]) -> Affine:
-    """The sum of maps, each times its share; one or more."""
-    found: Affine | None = None
-    for share, one in maps:
-        found = Affine(share * one.matrix, share * one.offset) if found is None else found.plus(one, share)
-    assert found is not None
-    return found
+def mean_of(parts: Iterable[tuple[float, float, Branch]], *, stretched: bool = True) -> Affine:
+    """The mean of branches as maps (rule 1), read one at a time.
+
+    Args:
+        parts: one or more: the share of a branch, a factor that its map is taken times, and the branch.
+        stretched: give the mean the length of its parts; else what they do not agree on leaves it shorter.
+    """
+    total: Affine | None = None
+    middle, square = torch.zeros(()).double(), 0.0
+    for share, factor, branch in parts:
+        own = Affine.of(branch)
+        own = Affine(factor * own.matrix, factor * own.offset)
+        total = Affine(share * own.matrix, share * own.offset) if total is None else total.plus(own, share)
+        middle = middle + share * branch["mean"].double()
+        square += share * float(own.matrix.square().sum())
+    assert total is not None
+    shorter = float(total.matrix.norm())
+    if not stretched or shorter == 0:
+        return total
+    matrix = max(1.0, square**0.5 / shorter) * total.matrix
+    return Affine(matrix, total.offset + middle @ (total.matrix - matrix))
