@@ -44,6 +44,7 @@ from mmcl_edge.runtime.pair_division import divide_pairs, judged_pairs, kept_pai
 from mmcl_edge.runtime.replay_store import Exemplars, HeldPair
 from mmcl_edge.runtime.run_record import AdaptReport, RunRecord
 from mmcl_edge.runtime.workspace import Workspace
+from mmcl_edge.types import TEXT
 
 logger = logging.getLogger(__name__)
 
@@ -108,6 +109,11 @@ class _PairAdaptation(Adaptation):
         for modality in (self.request.modality, self.request.mediator):
             learner.read.check(modality)
         self._check_mediator()
+        if self.space is None and self.request.mediator != TEXT:
+            logger.warning(
+                "a space that begins with %s cannot learn words later; begin with --mediator text if it shall",
+                self.request.mediator,
+            )
         self.events.on_stage("read")
         folder = read_pairs(Path(self.request.data), self.request.modality, self.request.mediator)
         asked = self._asked(folder)

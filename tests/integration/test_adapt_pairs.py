@@ -220,6 +220,14 @@ def test_pairs_without_words_teach_through_a_modality_that_is_known(workspace: W
     assert found.tolist() == list(range(len(taught))), "words find sounds that were never captioned"
 
 
+def test_a_space_that_begins_without_text_is_warned_of(workspace: Workspace, tmp_path: Path):
+    folder = write_pairs(tmp_path / "scenes", "image")
+    for number in range(len(CAPTIONS)):
+        write_sound(folder / f"image_{number}.wav", sound(0.5, seed=number))
+    told = answer("adapt", "--modality", "sound", "--mediator", "image", "--data", folder, "--epochs", 1)
+    assert any("cannot learn words later" in text for text in told["warnings"])
+
+
 def test_a_person_teaches_and_finds(workspace: Workspace, tmp_path: Path):
     pictures, voices = (write_pairs(tmp_path / name, name) for name in ("image", "speech"))
     shown = run("adapt", "--modality", "image", "--data", pictures, "--epochs", 1, "--threads", 1)
