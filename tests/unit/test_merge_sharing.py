@@ -13,16 +13,20 @@ import numpy as np
 import pytest
 import torch
 
+from mmcl_edge.config import MethodConfig
 from mmcl_edge.errors import MergeError, PackError
 from mmcl_edge.fleet.merge import MergeOptions, MergeRejectedError, MergeReport, merge_packs
 from mmcl_edge.fleet.merge.spaces import merge_spaces
 from mmcl_edge.fleet.merge.spaces_held import HeldSpace
+from mmcl_edge.learners.analytic import addends
 from mmcl_edge.learners.comet.storage import StoredSpace, space_of
-from mmcl_edge.packs import read_pack
+from mmcl_edge.packs import read_pack, write_pack
 from mmcl_edge.packs.precision import Reduction, write_reduced
+from tests.builders import pack_contents
 from tests.crossmodal import samples
 from tests.merging import Device, fleet, method
 from tests.spaces import EVERY, changed, embedded, held, same, stored, write
+from tests.unit.test_analytic_addends import DEVICES, LABELS, written
 
 BASE = stored(("image", EVERY))
 ONE = stored(("image", EVERY), ("speech", EVERY))
@@ -130,6 +134,21 @@ def test_one_space_among_packs_of_classes_is_taken_as_it_is(tmp_path):
     report = merged([bare, holding], tmp_path / "out")
     assert same(space(report.path), ONE)
     assert not any("different settings" in note for note in report.notes)
+
+
+def test_sums_are_added_beside_spaces(release, tmp_path):
+    tensors, module = addends.stored([DEVICES[0]])
+    config = MethodConfig(learner="analytic", space=ONE.config)
+    fields = {"labels": LABELS, "experts": (), "sample_counts": {}, "module": {**module, **ONE.module()}}
+    made = pack_contents(config=config, tensors={**tensors, **ONE.tensors_in_pack()}, **fields)
+    first, second = tmp_path / write_pack(tmp_path, made), written(tmp_path, [DEVICES[1]])
+    report = merged([first, second, release[2]], tmp_path / "out")
+    assert report.path is not None
+    pack = read_pack(report.path)
+    assert pack.config.learner == "analytic"
+    (total,) = addends.addends_of(pack)
+    assert set(total.atoms) == {*DEVICES[0].atoms, *DEVICES[1].atoms}
+    assert set(space(report.path).facts.modalities) == {"text", "image", "speech", "sound"}
 
 
 def test_packs_of_fewer_bits_are_merged_as_what_they_stand_for(release, tmp_path):
