@@ -76,11 +76,12 @@ def build(
     """Put files in the index, or bring it up to date with them.
 
     Files that did not change are not read again, and those that are gone from a folder named are taken out. A run that
-    was interrupted goes on where it was. After a modality was learned, everything is embedded anew.
+    was interrupted goes on where it was. After a modality was learned, the index is made anew from what is named: name
+    all that was in it.
 
     \b
     Examples:
-      mmcl-edge index build ~/Pictures
+      mmcl-edge index build ~/Pictures --root ~
       mmcl-edge index build ~/Recordings --modality speech
       mmcl-edge index build photos sounds --root . --out ./index --json
     """  # noqa: D301
@@ -97,7 +98,8 @@ def build(
         origin = runtime.origin
         place.mkdir(parents=True, exist_ok=True)
         with workspace_lock(place), progress("Indexing", quiet=as_json) as report:
-            index, start, anew = _open_or_new(place, origin, paths, root)
+            index, start, earlier = _open_or_new(place, origin, paths, root)
+            anew = earlier is not None
             found, untaught = find_files(paths, start, modality).known(runtime.modalities)
             try:
                 done = update_index(
@@ -120,6 +122,7 @@ def build(
         "items": len(index),
         "modalities": {name: sum(entry.modality == name for entry in index.entries) for name in index.modalities},
         "made_anew": anew,
+        "dropped": len((earlier or frozenset()) - {entry.key for entry in index.entries}),
         "ignored": found.ignored,
         "untaught": untaught,
         **asdict(done),
@@ -246,8 +249,10 @@ def _in_use(document: Document) -> bool | None:
     return space is not None and space.digest == document.space
 
 
-def _open_or_new(place: Path, origin: Origin, paths: tuple[Path, ...], root: Path | None) -> tuple[Any, Path, bool]:
-    """The index to bring up to date, where its sources start, and whether it is a new one.
+def _open_or_new(
+    place: Path, origin: Origin, paths: tuple[Path, ...], root: Path | None
+) -> tuple[Any, Path, frozenset[tuple[str, str]] | None]:
+    """The index to bring up to date, where its sources start, and, of a new one, the keys of the one it replaces.
 
     One that is broken, or of another shared space, gives way to a new one of the same root: it can be made again.
     """
@@ -256,20 +261,22 @@ def _open_or_new(place: Path, origin: Origin, paths: tuple[Path, ...], root: Pat
     from mmcl_edge.runtime.index_files import exists, read_document, read_index, root_of
     from mmcl_edge.runtime.index_sources import common_root
 
-    wanted = None if root is None else root.resolve()
+    wanted, earlier = None if root is None else root.resolve(), frozenset[tuple[str, str]]()
     if exists(place):
         try:
-            known = root_of(place, read_document(place))
+            document = read_document(place)
+            earlier = frozenset((shelf.modality, item[1]) for shelf in document.shelves for item in shelf.items)
+            known = root_of(place, document)
             if wanted not in (None, known):
                 raise InputError(
                     f"Expected the root of the index in {place}, which is {known}, but --root is {wanted}; "
                     "leave it out, or make another index with --out."
                 )
             wanted = known
-            return read_index(place, origin), known, False
+            return read_index(place, origin, document=document), known, None
         except VectorIndexError as error:
             click.echo(f"The index is made anew: {error}", err=True)
-    return VectorIndex(origin), wanted or common_root(paths), True
+    return VectorIndex(origin), wanted or common_root(paths), earlier
 
 
 def _query(query: str, read_as: str | None) -> str | Path:
@@ -294,6 +301,11 @@ def _build_text(result: Mapping[str, Any]) -> str:
     ]
     if len(result["skipped"]) > MAX_LISTED:
         lines.append(f"and {len(result['skipped']) - MAX_LISTED} more")
+    if result["dropped"]:
+        lines.append(
+            f"dropped: {result['dropped']} that the index held before it was made anew, and these folders do not; "
+            "build it on theirs too"
+        )
     if result["untaught"]:
         held = ", ".join(f"{count} {name}" for name, count in result["untaught"].items())
         lines.append(f"left out, for the space was not taught them (mmcl-edge adapt --modality): {held}")

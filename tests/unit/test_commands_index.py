@@ -130,6 +130,8 @@ def test_after_the_pack_changed_queries_are_refused_and_a_build_embeds_anew(
     assert "is older than the pack in use" in result.stderr
     again = run("build", root / "more")
     assert "made anew" in again.stderr
+    assert "dropped: 2 that the index held before" in again.stdout, "a.png and d.txt were not named again"
+    assert answer("build", root / "more")["dropped"] == 0
     built = answer("info")
     assert (built["space"], built["root"], built["modalities"]) == ("c" * 64, str(root), {"image": 1, "sound": 1})
 
