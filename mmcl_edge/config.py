@@ -158,7 +158,7 @@ class AdaptConfig(FrozenModel):
         0.1,
         ge=0,
         le=1,
-        description="Accuracy on old classes (of pairs: mean reciprocal rank on old modalities) that a new pack may "
+        description="Accuracy on old classes (of pairs: mean reciprocal rank on each old modality) that a new pack may "
         "lose before it is refused.",
     )
     false_alarm_rate: float = Field(

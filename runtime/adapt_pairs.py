@@ -11,7 +11,7 @@ Rules, in this order; whatever refuses, the pack in use stays in use and nothing
 4. The run's id follows from everything that decides its result, so the same command finds its own finished run.
 5. The shared space of the pack in use (or a new one) learns the stage. It takes seconds once the features are there,
    and those are kept: a run that was killed starts over, and reads them.
-6. Retrieval on held-out pairs of the old modalities is measured before and after. If it fell by more than the
+6. Retrieval on held-out pairs of each old modality is measured before and after. If that of one fell by more than the
    tolerance, the run is recorded as refused and the old pack stays.
 7. Otherwise the pack is written, with the classes of the one before as they are; then what is held out, then the run's
    record, and last the link ``current`` moves.
@@ -200,7 +200,7 @@ class _PairAdaptation(Adaptation):
             task_digest=digests[1],
             request_digest=digests[2],
             classes=(),
-            accepted=self.accepts(figures[0]["old"], figures[1]["old"]),
+            accepted=all(self.accepts(before[name], after[name]) for name in old),
             before=figures[0],
             after=figures[1],
             tolerance=self.how.tolerance,

@@ -30,10 +30,12 @@ def _headline(result: Mapping[str, Any]) -> str:
     if result["accepted"]:
         return f"Learned {told} in {seconds(result['duration_s'])}."
     again = " This very command was refused before, so it was not run again." if result["repeated"] else ""
+    before, after = space["retrieval"]["before"], space["retrieval"]["after"]
+    harmed = max((name for name in before if name != space["modality"]), key=lambda name: before[name] - after[name])
     return (
-        f"Refused: retrieval of the old modalities fell from {percent(result['before']['old'])} to "
-        f"{percent(result['after']['old'])}, and at most {100 * result['tolerance']:g} points may be lost. The pack "
-        f"{result['pack_in_use'][:16]} stays in use. Teach more pairs, or allow a larger loss (--tolerance).{again}"
+        f"Refused: retrieval of {harmed} fell from {percent(before[harmed])} to {percent(after[harmed])}, and at most "
+        f"{100 * result['tolerance']:g} points may be lost. The pack {result['pack_in_use'][:16]} stays in use. Teach "
+        f"more pairs, or allow a larger loss (--tolerance).{again}"
     )
 
 

@@ -43,8 +43,8 @@ def model_from_pack(pack: Pack, backbones: Mapping[str, Backbone]) -> Model:
     config = pack.config
     if config.learner == "none":
         raise PackError(
-            f"The pack {pack.digest[:16]}... should hold adapters, but holds a shared space alone; use one that learned "
-            "classes by 'mmcl-edge adapt --task NAME'."
+            f"The pack {pack.digest[:16]}... should hold adapters, but holds a shared space alone; use one that "
+            "learned classes by 'mmcl-edge adapt --task NAME'."
         )
     if config.learner != "mmcl":
         raise PackError(
