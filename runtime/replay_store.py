@@ -13,6 +13,7 @@ swaps both. Objects that no index names are removed by ``collect``.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from mmcl_edge.fileio import canonical_json, read_bounded, read_json, sha256_byt
 from mmcl_edge.types import FrozenModel, Sample
 
 MAX_OBJECT_BYTES = 256 << 20
+logger = logging.getLogger(__name__)
 _FULL_SCALE = 32767.0
 
 
@@ -153,13 +155,19 @@ class ReplayStore:
         )
 
     def collect(self, pack_digests: Iterable[str]) -> int:
-        """Remove the indices of all other packs and the objects no index names; returns how many files went."""
+        """Remove the indices of all other packs and the objects no index names; returns how many files went.
+
+        Where an index cannot be read, nobody knows what it names: every object stays, and a warning says so.
+        """
         keep = set(pack_digests)
         stale = [path for path in self.indices.glob("*.json") if path.stem not in keep]
-        kept = [self._index(path) for path in self.indices.glob("*.json") if path.stem in keep]
-        named = {entry.object for index in kept for entry in (*index.train, *index.holdout)}
-        named |= {entry.object for index in kept for entry in index.pairs}
-        stale += [path for path in self.objects.glob("*.safetensors") if path.stem not in named]
+        try:
+            kept = [self._index(path) for path in self.indices.glob("*.json") if path.stem in keep]
+        except IntegrityError as error:
+            logger.warning("No exemplar of earlier packs was removed: %s", error)
+        else:
+            named = {entry.object for index in kept for entry in (*index.train, *index.holdout, *index.pairs)}
+            stale += [path for path in self.objects.glob("*.safetensors") if path.stem not in named]
         for path in stale:
             path.unlink(missing_ok=True)
         return len(stale)

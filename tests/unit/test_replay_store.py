@@ -153,3 +153,14 @@ def test_pairs_follow_to_a_pack_that_knows_both_ends(store: ReplayStore):
     found = store.read(OTHER)
     assert [(one.modality, one.mediator) for one in found.pairs] == [("speech", "text")]
     assert {one.label for one in (*found.train, *found.holdout)} == {"dog"}
+
+
+def test_where_an_index_is_damaged_no_object_is_collected(store: ReplayStore, caplog: pytest.LogCaptureFixture):
+    store.write(OTHER, Exemplars((sample("owl", 9),)))
+    objects = snapshot(store.objects)
+    (store.indices / f"{ONE}.json").write_text("{")
+    assert store.collect([ONE]) == 1, "the index of the other pack goes"
+    assert snapshot(store.objects) == objects
+    assert "No exemplar of earlier packs was removed" in caplog.text
+    store.write(ONE, exemplars())
+    assert store.collect([ONE]) == 1, "what the other pack alone named"
