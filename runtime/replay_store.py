@@ -166,7 +166,8 @@ class ReplayStore:
         except IntegrityError as error:
             logger.warning("No exemplar of earlier packs was removed: %s", error)
         else:
-            named = {entry.object for index in kept for entry in (*index.train, *index.holdout, *index.pairs)}
+            named = {entry.object for index in kept for entry in (*index.train, *index.holdout)}
+            named |= {entry.object for index in kept for entry in index.pairs}
             stale += [path for path in self.objects.glob("*.safetensors") if path.stem not in named]
         for path in stale:
             path.unlink(missing_ok=True)
