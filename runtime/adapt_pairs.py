@@ -131,6 +131,7 @@ class _PairAdaptation(Adaptation):
         if not any(one.modality == self.request.modality for one in judged):
             logger.warning("%d pairs are too few to hold some out, so what was learned is not measured", len(pairs))
         before = retrieval_of(learner.embed, _known(judged, learner))
+        self._warn_of_unchecked(before)
         self.events.on_stage("prepare")
         self._learn(learner, train)
         self.events.on_stage("evaluate")
@@ -151,6 +152,15 @@ class _PairAdaptation(Adaptation):
                 f"Expected a mediator that the shared space in use knows ({', '.join(known)}), but "
                 f"{self.request.mediator} is not one of them; teach through one of those (--mediator), or begin a new "
                 f"space through {self.request.mediator} in a new workspace (MMCL_EDGE_HOME)."
+            )
+
+    def _warn_of_unchecked(self, before: Mapping[str, float]) -> None:
+        taught = {} if self.space is None else self.space.facts.pairs
+        unchecked = [name for name in taught if name not in {*before, self.request.modality}]
+        if unchecked:
+            logger.warning(
+                "of %s too few pairs are held out here, so whether it is still found cannot be checked",
+                " and ".join(unchecked),
             )
 
     def _learner(self) -> CometLearner:

@@ -191,13 +191,20 @@ def test_held_out_pairs_stay_held_out(workspace: Workspace, tmp_path: Path):
     assert report.train_samples + report.holdout_samples == len(CAPTIONS) + 2
 
 
-def test_too_few_pairs_are_learned_without_being_measured(workspace: Workspace, tmp_path: Path):
+def test_too_few_pairs_are_learned_without_being_measured(
+    workspace: Workspace, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
     folder = write_pairs(tmp_path / "image", "image")
     for number in range(4, len(CAPTIONS)):
         for path in folder.glob(f"image_{number}.*"):
             path.unlink()
     report = adapt_pairs(workspace, ask("image", folder))
     assert (report.accepted, report.train_samples, report.holdout_samples, report.after["new"]) == (True, 4, 0, None)
+    assert "4 pairs are too few to hold some out" in caplog.text
+    assert "cannot be checked" not in caplog.text
+    report = adapt_pairs(workspace, ask("speech", write_pairs(tmp_path / "speech", "speech")))
+    assert (report.accepted, report.before["old"]) == (True, None)
+    assert "of image too few pairs are held out here, so whether it is still found cannot be checked" in caplog.text
 
 
 def test_pairs_without_words_teach_through_a_modality_that_is_known(workspace: Workspace, tmp_path: Path):
