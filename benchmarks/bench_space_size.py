@@ -7,6 +7,11 @@ embedding (one minus cosine), and of all 36 figures of retrieval (six pairs of m
 far they moved, in points: the mean, the mean magnitude, the largest. ``learned_on`` is the change of their mean where
 the last stage is learned on the int8 version of what was before.
 
+A second row tells what ``sync`` does to a modality that a release lacks: release and device both learned the first of
+the order, then one the second and the other the third. Of the merged space (``fleet.carry_space``), the largest
+distance of an embedding from those that release and device gave, and the change of the mean recall of each pair of
+modalities that one of them knew: the least and the most.
+
     python benchmarks/bench_space_size.py --bundle DIR [--data DIR]
 
 The bundle needs a backbone for text (``mmcl-edge export --text minilm``).
@@ -28,6 +33,7 @@ from numpy.typing import NDArray
 from mmcl_edge.benchmark.crossmodal.tasks import TASKS, PairTask, read_task
 from mmcl_edge.config import CometConfig, MethodConfig
 from mmcl_edge.data.crossmodal import caption_key
+from mmcl_edge.fleet.carry_space import merged_space
 from mmcl_edge.learners.comet.learner import CometLearner
 from mmcl_edge.learners.comet.storage import StoredSpace, space_of
 from mmcl_edge.learners.features import FeatureCache
@@ -72,7 +78,7 @@ class Bench:
 
     def saved(self, folder: Path, learner: CometLearner, order: Sequence[str], *parents: Pack) -> Pack:
         """A pack of what ``learner`` knows."""
-        pairs = {modality: len(self.task.train[modality]) for modality in order}
+        pairs = {modality: len(self.task.train[modality].samples) for modality in order}
         contents = contents_of(
             None,
             MethodConfig(learner="none"),
@@ -90,8 +96,12 @@ class Bench:
         """Unit vectors of the test split, by modality."""
         stored = space_of(pack)
         assert stored is not None
-        learner = stored.learner(self.host(0))
-        return {name: learner.embed(view.samples, name).numpy() for name, view in self.task.test.items()}
+        return self.embedded_by(stored)
+
+    def embedded_by(self, stored: StoredSpace) -> Vectors:
+        """The same by a space that is in no pack."""
+        learner, test = stored.learner(self.host(0)), self.task.test
+        return {name: learner.embed(test[name].samples, name).numpy() for name in test if name in learner.modalities}
 
     def figures(self, found: Vectors) -> NDArray[np.float64]:
         """R@1, R@5, R@10 in percent, of every pair of modalities both ways."""
@@ -115,6 +125,7 @@ def main() -> None:
         for seed, order in enumerate(TASKS["stamps"].orders):
             before, after = bench.learned(Path(scratch), order, seed)
             report("space_size", order=order, **sizes(after, before), **costs(bench, before, after, order, seed))
+            report("space_carried", order=order, **carried(bench, Path(scratch), order, seed))
 
 
 def costs(bench: Bench, before: Pack, after: Pack, order: Sequence[str], seed: int) -> dict[str, object]:
@@ -140,6 +151,24 @@ def costs(bench: Bench, before: Pack, after: Pack, order: Sequence[str], seed: i
         found["learned_on"] = round(float((again - figures).mean()), 3)
         found["before_fp32_bytes"] = archived(before.path, None, folder / "archive")
     return found
+
+
+def carried(bench: Bench, folder: Path, order: Sequence[str], seed: int) -> dict[str, object]:
+    """What merging a device's modality into a released space costs both; see the module docstring."""
+    learner = CometLearner(bench.host(seed), CometConfig())
+    learner.observe(bench.task.stage(order[0]))
+    base = bench.saved(folder, learner, order[:1])
+    release, own = (bench.taught(folder, base, (order[0], last), seed) for last in order[1:])
+    merged = merged_space(release, own)
+    assert merged is not None
+    found = bench.embedded_by(merged)
+    away, moved = [], []
+    for pack in (release, own):
+        known = bench.embedded(pack)
+        away += [float((1 - (vectors * found[name]).sum(axis=1)).max()) for name, vectors in known.items()]
+        change = bench.figures({name: found[name] for name in known}) - bench.figures(known)
+        moved += change.reshape(-1, 2, change.shape[1]).mean(axis=(1, 2)).tolist()
+    return {"distance": round(max(away), 4), "moved_least": round(min(moved), 2), "moved_most": round(max(moved), 2)}
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from mmcl_edge.calibration.confidence import calibrate_confidence
+from mmcl_edge.commands.calibrate_ranges import _fitting
+from mmcl_edge.errors import PackError
 from mmcl_edge.learners.comet.storage import space_of
 from mmcl_edge.packs import Pack, read_pack
 from mmcl_edge.packs.archive import write_archive
@@ -131,6 +133,13 @@ def test_what_needs_classes_says_so(
     refused(result, "shared space alone", "adapt --task")
     assert snapshot(workspace.root) == before
     assert not (tmp_path / "fused").exists()
+
+
+def test_ranges_are_measured_without_a_pack_that_knows_no_classes(packs: tuple[Pack, Pack]):
+    pack = packs[1]
+    assert _fitting(pack.path, pack.manifest.bundle_digest, named=False) is None
+    with pytest.raises(PackError, match="should know a class"):
+        _fitting(pack.path, pack.manifest.bundle_digest, named=True)
 
 
 def test_a_calibration_leaves_the_space_as_it_is(workspace: Workspace, packs: tuple[Pack, Pack]):
