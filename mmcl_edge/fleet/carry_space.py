@@ -8,8 +8,8 @@ Rules, in this order; where one fails, nothing is merged:
    they are; codes and experts are united (``fleet.merge.spaces``).
 
 Experts of both serve every modality then, so embeddings move a little: on the stamps, in three orders, by 0.01 at most
-(one minus cosine), and the mean recall of a pair of modalities by between -2.2 and 0.8 points, of which one answer among
-its 20 test sounds is 0.8 (``benchmarks/bench_space_size.py``). The health check measures what it costs the device.
+(one minus cosine), and the mean recall of a pair of modalities by between -2.2 and 0.8 points; one answer among its 20
+test sounds is 0.8 (``benchmarks/bench_space_size.py``). The health check measures what it costs the device.
 """
 
 from __future__ import annotations
