@@ -13,7 +13,7 @@ poison       shares, a quarter of the devices poisoned; ``honest`` is the merge 
 ``average`` is the peer: every tensor averaged by name, rows and columns that a device lacks counted as zeros.
 ``moved`` is the mean of one minus the cosine of a modality's embeddings before and after. One JSON line a run.
 
-    python benchmarks/bench_merge_spaces.py --bundle DIR [--data DIR] [--features DIR] [--seeds 0,1,2]
+    python benchmarks/bench_merge_spaces.py --bundle DIR [--data DIR] [--features DIR] [--seeds 0,1,2] [--parts ...]
 
 The bundle needs a backbone for text (``mmcl-edge export --text minilm``); ``--features`` keeps features between calls.
 """
@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -266,7 +266,12 @@ def apart(bench: Bench, seed: int, *, halves: bool) -> dict[str, Any]:
         "average": bench.scores(averaged(devices)),
         "central": bench.scores(bench.learned(seed, *stages)),
     }
-    return {"things": "halves" if halves else "all", **{name: split(one) for name, one in found.items()}}
+    a, b = (Affine.of(branch_of(one, TEXT)).matrix for one in devices)
+    return {
+        "things": "halves" if halves else "all",
+        **{name: split(one) for name, one in found.items()},
+        "text_cosine": round(float((a * b).sum() / a.norm() / b.norm()), 4),
+    }
 
 
 def brought(merged: StoredSpace, devices: Sequence[StoredSpace]) -> StoredSpace:
@@ -346,6 +351,7 @@ def main() -> None:
     options.add_argument("--data", type=Path, help="the folder of datasets; default: MMCL_EDGE_DATA")
     options.add_argument("--features", type=Path, help="keeps features between calls")
     options.add_argument("--seeds", default="0,1,2")
+    options.add_argument("--parts", default="modalities,shares,apart,poison")
     arguments = options.parse_args()
     if arguments.bundle is None:
         options.error("--bundle is needed: one with a backbone for text")
@@ -355,14 +361,17 @@ def main() -> None:
         place = Place(arguments.bundle, arguments.features or scratch / "features", arguments.data)
         bench = Bench(place.runtime, read_task("stamps", arguments.data), place.features, scratch)
         for seed in map(int, arguments.seeds.split(",")):
-            report("merge_spaces modalities", seed=seed, **modalities(bench, seed))
-            for modality in ("speech", "image"):
-                for count in COUNTS:
-                    report("merge_spaces shares", seed=seed, **shares(bench, seed, count, modality))
-            for halves in (True, False):
-                report("merge_spaces apart", seed=seed, **apart(bench, seed, halves=halves))
-            for kind in POISONS:
-                report("merge_spaces poison", seed=seed, **poison(bench, seed, kind))
+            for part in arguments.parts.split(","):
+                for row in PARTS[part](bench, seed):
+                    report(f"merge_spaces {part}", seed=seed, **row)
+
+
+PARTS: Mapping[str, Callable[[Bench, int], Iterator[dict[str, Any]]]] = {
+    "modalities": lambda bench, seed: iter([modalities(bench, seed)]),
+    "shares": lambda bench, seed: (shares(bench, seed, n, name) for name in ("speech", "image") for n in COUNTS),
+    "apart": lambda bench, seed: (apart(bench, seed, halves=halves) for halves in (True, False)),
+    "poison": lambda bench, seed: (poison(bench, seed, kind) for kind in POISONS),
+}
 
 
 if __name__ == "__main__":
