@@ -314,7 +314,7 @@ class Runtime:
         if classes is None:
             raise InputError(
                 "Expected a pack that knows classes, but the one in use holds a shared space alone; teach it some with "
-                "'mmcl-edge adapt --task NAME', or ask it with embed or retrieve."
+                "'mmcl-edge adapt --task NAME', or ask it with embed or retrieve (mmcl-edge index query)."
             )
         return classes
 

@@ -4,10 +4,10 @@ Rules of ``divide_pairs``, in this order:
 
 1. Pairs that show the same stay on one side: they share a caption, or the very same picture, sound and so on.
 2. What was held out of the modality before stays so, if it comes again.
-3. Each pair has a draw, which follows from its captions (or, without words, its content) alone: not from a seed, a
-   folder or its neighbours. Where nothing was held out before, the pairs of the lowest draws are, as many as the
-   configuration says, three at least. Later, those that draw no more than the pairs held out before: so a folder that
-   grew never has a pair held out that was learned from.
+3. Each pair has a draw from 0 to 1, which follows from its captions (or, without words, its content) alone: not from a
+   seed, a folder or its neighbours. Where nothing was held out before, the pairs of the lowest draws are: the share
+   that the configuration says, three at least. Later, those that draw no more than that share, nor than the pairs held
+   out before: so a folder that grew never has a pair held out that was learned from.
 4. Where fewer than three different pairs would be left to learn from, none is held out: all are learned from, and what
    was held out of them before is no longer measured with (``judged_pairs``).
 """
@@ -45,7 +45,7 @@ def divide_pairs(pairs: PairSet, config: AdaptConfig, old: Sequence[HeldPair]) -
         count = max(LEAST_JUDGED, round(config.holdout_fraction * len(draw_of)), len(again))
         held = set(sorted(draw_of, key=lambda group: (group not in again, draw_of[group]))[:count])
     else:
-        held = again | {group for group, draw in draw_of.items() if draw <= limit}
+        held = again | {group for group, draw in draw_of.items() if draw <= min(limit, config.holdout_fraction)}
     if len(draw_of.keys() - held) < LEAST_JUDGED:
         return pairs, ()
     rows = [row for row, group in enumerate(groups) if group not in held]
@@ -93,7 +93,7 @@ def _as_pairs(pairs: PairSet) -> tuple[HeldPair, ...]:
     return tuple(HeldPair(sample, pairs.modality, pairs.mediator, captions) for sample, captions in told)
 
 
-def _limit(old: Sequence[HeldPair], pairs: PairSet) -> bytes | None:
+def _limit(old: Sequence[HeldPair], pairs: PairSet) -> float | None:
     """The largest draw of what these modalities held out before; ``None`` where they held out nothing.
 
     What was held out only because another mediator had held it out says nothing of draws.
@@ -104,7 +104,7 @@ def _limit(old: Sequence[HeldPair], pairs: PairSet) -> bytes | None:
     groups = shown_alike(mine)
     lowest = _lowest(mine, groups)
     drawn = [lowest[group] for group, one in zip(groups, mine, strict=True) if others.isdisjoint(_marks_of(one))]
-    return max(drawn, default=b"") if mine else None
+    return max(drawn, default=-1.0) if mine else None
 
 
 def _in_order(pairs: Sequence[HeldPair]) -> tuple[HeldPair, ...]:
@@ -115,18 +115,18 @@ def _in_order(pairs: Sequence[HeldPair]) -> tuple[HeldPair, ...]:
     return tuple(pairs[row] for row in sorted(range(len(pairs)), key=keys.__getitem__))
 
 
-def _lowest(pairs: Sequence[HeldPair], groups: Sequence[int]) -> dict[int, bytes]:
+def _lowest(pairs: Sequence[HeldPair], groups: Sequence[int]) -> dict[int, float]:
     """The lowest draw of each group."""
-    found: dict[int, bytes] = {}
+    found: dict[int, float] = {}
     for group, one in zip(groups, pairs, strict=True):
         draw = _draw(one)
         found[group] = min(found.get(group, draw), draw)
     return found
 
 
-def _draw(pair: HeldPair) -> bytes:
+def _draw(pair: HeldPair) -> float:
     key = min(map(caption_key, pair.captions)) if pair.captions else _content(pair)
-    return hashlib.sha256(key.encode()).digest()
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:6], "big") / (1 << 48)
 
 
 def _marks(pairs: Sequence[HeldPair]) -> set[str]:

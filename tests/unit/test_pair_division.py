@@ -144,3 +144,12 @@ def test_two_mediators_of_one_modality_both_count():
     alone = [retrieval_of(embed, pairs)["image"] for pairs in (by_text, by_sound)]
     assert alone[0] == 1.0 > alone[1]
     assert retrieval_of(embed, by_text + by_sound)["image"] == pytest.approx(sum(alone) / 2)
+
+
+def test_a_small_beginning_does_not_hold_out_much_of_what_comes_later():
+    few = told(range(6))
+    old = divide_pairs(few, HOW, ())[1]
+    assert len(old) == 3
+    train, held = divide_pairs(told(range(400)), HOW, old)
+    assert len(train) + len(held) == 400
+    assert len(held) < 0.3 * 400
