@@ -8,6 +8,8 @@ shares       devices went on from one release; each learned the same modality fr
              ``not_stretched`` is the plain mean of their maps, ``all_directions`` keeps more than ``front_dim`` says.
 apart        no release: each device began anew, with another modality, on half of the things, or on all. ``brought``
              leads the second device's speech into the first one's text by the exact map between their texts.
+codes        the first and the third once more, told by codes: the merged codebook, that of the first device alone, and
+             both averaged row by row; also the residual (share of vectors that codes do not tell) of what each learned.
 poison       shares, a quarter of the devices poisoned; ``honest`` is the merge of the others.
 
 ``average`` is the peer: every tensor averaged by name, rows and columns that a device lacks counted as zeros.
@@ -47,6 +49,7 @@ from mmcl_edge.learners.comet.storage import SpaceFacts, StoredSpace, space_of
 from mmcl_edge.learners.features import FeatureCache
 from mmcl_edge.learners.host import Host
 from mmcl_edge.learners.persistence import contents_of
+from mmcl_edge.learners.protocol import MEMORY
 from mmcl_edge.learners.retrieval import both_ways
 from mmcl_edge.packs import read_pack, write_pack
 from mmcl_edge.runtime.engine import Runtime
@@ -125,6 +128,13 @@ class Bench:
         host = Host(self.runtime.backbones, MethodConfig(), self.runtime.preprocess, 0, self.features)
         learner = space.learner(host)
         return {name: learner.embed(self.task.test[name].samples, name) for name in space.facts.modalities}
+
+    def residual(self, space: StoredSpace, modality: str) -> float:
+        """Share of the vectors of the test split that codes do not tell."""
+        host = Host(self.runtime.backbones, MethodConfig(), self.runtime.preprocess, 0, self.features)
+        learner = space.learner(host)
+        vectors = learner.vectors(self.task.test[modality].samples, modality).flatten(0, 1)
+        return round(learner.space.codebook.residual(vectors), 3)
 
     def scores(self, space: StoredSpace) -> Scores:
         """The score of every pair of modalities."""
@@ -302,6 +312,38 @@ def with_branch(space: StoredSpace, modality: str, branch: Mapping[str, Tensor])
     return replace(space, tensors={**space.tensors, **named})
 
 
+def codes(bench: Bench, seed: int, *, release: bool) -> dict[str, Any]:
+    """Two devices, told by codes instead of vectors: what matching makes of their codebooks."""
+    base = bench.learned(seed, bench.stage("image")) if release else None
+    names = ("speech", "sound") if release else ("image", "speech")
+    devices = [bench.learned(seed, bench.stage(name), start=base) for name in names]
+    merged = bench.merged(devices, base).space
+    books = {
+        "merged": merged,
+        "first_alone": with_book(merged, devices[0]),
+        "average": with_book(merged, averaged(devices)),
+    }
+    found = {"devices": split(best_of([bench.scores(by_codes(one)) for one in devices]))}
+    found |= {name: split(bench.scores(by_codes(one))) for name, one in books.items()}
+    found["residual_devices"] = {n: bench.residual(one, n) for n, one in zip(names, devices, strict=True)}
+    for name, one in books.items():
+        found[f"residual_{name}"] = {modality: bench.residual(one, modality) for modality in names}
+    return {"release": release, "codes": len(merged.tensors["codebook.codes"]), **found}
+
+
+def by_codes(space: StoredSpace) -> StoredSpace:
+    """The same, whose embeddings are the mean vectors of codes."""
+    return replace(space, config=space.config.model_copy(update={"embedding": "codes"}))
+
+
+def with_book(space: StoredSpace, other: StoredSpace) -> StoredSpace:
+    """The space with the codebook of another, and no Gaussians, which would not fit it."""
+    book = {name: value for name, value in other.tensors.items() if name.startswith("codebook.")}
+    kept = {name: value for name, value in space.tensors.items() if not name.startswith(MEMORY)}
+    facts = space.facts.model_copy(update={"codes_settled": len(book["codebook.codes"])})
+    return StoredSpace(space.config, kept | book, facts)
+
+
 def poison(bench: Bench, seed: int, kind: str) -> dict[str, Any]:
     """Shares of speech, a quarter of the devices poisoned."""
     count = max(COUNTS)
@@ -351,7 +393,7 @@ def main() -> None:
     options.add_argument("--data", type=Path, help="the folder of datasets; default: MMCL_EDGE_DATA")
     options.add_argument("--features", type=Path, help="keeps features between calls")
     options.add_argument("--seeds", default="0,1,2")
-    options.add_argument("--parts", default="modalities,shares,apart,poison")
+    options.add_argument("--parts", default="modalities,shares,apart,codes,poison")
     arguments = options.parse_args()
     if arguments.bundle is None:
         options.error("--bundle is needed: one with a backbone for text")
@@ -370,6 +412,7 @@ PARTS: Mapping[str, Callable[[Bench, int], Iterator[dict[str, Any]]]] = {
     "modalities": lambda bench, seed: iter([modalities(bench, seed)]),
     "shares": lambda bench, seed: (shares(bench, seed, n, name) for name in ("speech", "image") for n in COUNTS),
     "apart": lambda bench, seed: (apart(bench, seed, halves=halves) for halves in (True, False)),
+    "codes": lambda bench, seed: (codes(bench, seed, release=release) for release in (True, False)),
     "poison": lambda bench, seed: (poison(bench, seed, kind) for kind in POISONS),
 }
 
