@@ -8,9 +8,9 @@ Rules, for each modality:
    base's is no news where another differs.
 3. A single one is taken whole.
 4. Several are combined as affine maps (``spaces_maps``), in shares of the pairs that each saw beyond the base times its
-   weight. ``median`` and ``krum`` leave out those that point elsewhere than the others (``outliers``), and choose the
-   shares of the rest by distances; ``union`` takes the largest share whole. Claims of pairs, and lengths of maps, count
-   within bounds.
+   weight. ``median`` and ``krum`` ask nobody for pairs: they leave out those that point elsewhere than the others
+   (``outliers``), and choose the shares of the rest by weights and distances. ``union`` takes the largest share whole.
+   Claims of pairs, and lengths of maps, count within bounds.
 """
 
 from __future__ import annotations
@@ -86,7 +86,8 @@ class Branches:
         if len(groups) == 1:
             return Branch(self.spaces[groups[0][0]].branch(modality), tuple(groups[0]), (), before + claims[0])
         limited = bounded([float(max(1, claim)) for claim in claims])
-        share = shares([c * max(self.spaces[n].weight for n in one) for c, one in zip(limited, groups, strict=True)])
+        counted = [1.0] * len(groups) if self.method in ROBUST else limited
+        share = shares([c * max(self.spaces[n].weight for n in one) for c, one in zip(counted, groups, strict=True)])
         return self._combined(modality, [one[0] for one in groups], share, before + int(sum(limited)))
 
     def odd_mediators(self, modality: str) -> list[str]:
@@ -153,7 +154,10 @@ class Branches:
 
 
 def chosen_shares(method: str, products: Floats, share: Floats) -> Floats:
-    """Coefficients ``(m,)`` of branches; robust methods leave out those that point elsewhere, then do as ever.
+    """Coefficients ``(m,)`` of branches.
+
+    Robust methods leave out those that point elsewhere, and compare the rest at one length: a map that is nearly zero
+    would lie in the middle of all.
 
     Args:
         method: of the merge.
@@ -165,7 +169,8 @@ def chosen_shares(method: str, products: Floats, share: Floats) -> Floats:
     if method not in ROBUST:
         return share
     rows = np.flatnonzero(~astray(products))
-    inner, own = products[np.ix_(rows, rows)], share[rows]
+    lengths = np.sqrt(np.maximum(np.diag(products)[rows], 1e-300))
+    inner, own = products[np.ix_(rows, rows)] / lengths[:, None] / lengths, share[rows]
     own = own / own.sum() if own.sum() > 0 else np.full(len(rows), 1 / len(rows))
     found = np.zeros(len(share))
     if method == "krum":

@@ -29,6 +29,7 @@ Branch = Mapping[str, Tensor]
 """Tensors of a branch by name."""
 CARRIED = 1e-6
 """Share of a map's squares that a front may miss and still carry it."""
+LEAST_SCALE = 1e-6
 SKETCH = 64
 """Directions of features that maps are compared along."""
 
@@ -52,8 +53,8 @@ class Affine:
 
 
 def scale_of(branch: Branch) -> float:
-    """Root of the mean square length of what a front gives, relative to its features': the length of its columns."""
-    return float(branch["basis"].double().square().sum(dim=0).mean().sqrt())
+    """The length of a front's columns: what lengths of features are taken times."""
+    return max(float(branch["basis"].double().square().sum(dim=0).mean().sqrt()), LEAST_SCALE)
 
 
 def sketch(branch: Branch) -> Tensor:
