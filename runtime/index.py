@@ -18,6 +18,7 @@ Example::
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from heapq import nsmallest
 from typing import Any
 
@@ -28,6 +29,7 @@ from mmcl_edge.errors import InputError
 from mmcl_edge.runtime.index_graph import APPROXIMATE_FROM, Graph
 from mmcl_edge.runtime.index_items import Entry, Hit, Origin
 from mmcl_edge.runtime.index_shelf import Shelf, Vectors
+from mmcl_edge.runtime.index_sources import led
 
 MIN_LENGTH = 1e-6
 """A shorter vector has no direction."""
@@ -103,6 +105,11 @@ class VectorIndex:
     def touch(self, entry: Entry) -> None:
         """Replace what is known of an item's file, and keep its vector."""
         self._entries[self._id[entry.key]] = entry
+
+    def lead(self, prefix: str) -> None:
+        """Name every item from a root that lies ``prefix`` above (``.``: the same root); vectors stay."""
+        self._entries = {one: replace(entry, source=led(prefix, entry.source)) for one, entry in self._entries.items()}
+        self._id = {entry.key: one for one, entry in self._entries.items()}
 
     def remove(self, keys: Iterable[tuple[str, str]]) -> int:
         """Take items away by (modality, source); those that are not there are passed over. Returns how many went."""

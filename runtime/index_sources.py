@@ -72,13 +72,18 @@ def fits(path: Path, modality: str) -> bool:
     return kind_of(path) in KINDS[modality]
 
 
-def common_root(paths: Sequence[Path]) -> Path:
-    """The deepest folder that holds everything named."""
+def common_root(paths: Sequence[Path], known: Path | None = None) -> Path:
+    """The deepest folder that holds everything named, and the folder ``known``, which need not be there any more."""
     folders = [path.resolve() if path.is_dir() else path.resolve().parent for path in paths]
-    root = folders[0]
+    root = known or folders[0]
     while not all(folder.is_relative_to(root) for folder in folders):
         root = root.parent
     return root
+
+
+def led(prefix: str, source: str) -> str:
+    """A source as it is called from a root that lies ``prefix`` above (``.``: the same root)."""
+    return source if prefix == "." else f"{prefix}/{source}"
 
 
 def find_files(paths: Sequence[Path], root: Path, modality: str | None = None) -> Found:

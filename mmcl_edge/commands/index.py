@@ -55,7 +55,7 @@ def command() -> None:
     "--root",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Where the names in a new index start.  [default: the deepest folder that holds everything named]",
+    help="Where the names in a new index start.  [default: the deepest folder that holds everything in it]",
 )
 @_pack_option
 @_bundle_option
@@ -254,26 +254,34 @@ def _open_or_new(
 ) -> tuple[Any, Path, frozenset[tuple[str, str]] | None]:
     """The index to bring up to date, where its sources start, and, of a new one, the keys of the one it replaces.
 
-    One that is broken, or of another shared space, gives way to a new one of the same root: it can be made again.
+    One that is broken, or of another shared space, gives way to a new one of the same root: it can be made again. Where
+    something named lies outside the root, the root becomes the deepest folder that holds it too, unless ``--root`` says
+    otherwise.
     """
     from mmcl_edge.errors import VectorIndexError
     from mmcl_edge.runtime.index import VectorIndex
     from mmcl_edge.runtime.index_files import exists, read_document, read_index, root_of
-    from mmcl_edge.runtime.index_sources import common_root
+    from mmcl_edge.runtime.index_sources import common_root, led
 
     wanted, earlier = None if root is None else root.resolve(), frozenset[tuple[str, str]]()
     if exists(place):
         try:
             document = read_document(place)
-            earlier = frozenset((shelf.modality, item[1]) for shelf in document.shelves for item in shelf.items)
             known = root_of(place, document)
+            start = known if wanted else common_root(paths, known)
+            prefix = known.relative_to(start).as_posix()
+            earlier = frozenset(
+                (shelf.modality, led(prefix, item[1])) for shelf in document.shelves for item in shelf.items
+            )
             if wanted not in (None, known):
                 raise InputError(
                     f"Expected the root of the index in {place}, which is {known}, but --root is {wanted}; "
                     "leave it out, or make another index with --out."
                 )
-            wanted = known
-            return read_index(place, origin, document=document), known, None
+            wanted = start
+            index = read_index(place, origin, document=document)
+            index.lead(prefix)
+            return index, start, None
         except VectorIndexError as error:
             click.echo(f"The index is made anew: {error}", err=True)
     return VectorIndex(origin), wanted or common_root(paths), earlier

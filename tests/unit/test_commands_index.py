@@ -192,13 +192,29 @@ def test_refusals(runtime: FakeRuntime, tmp_path: Path, monkeypatch: pytest.Monk
     assert words in result.stderr
 
 
-def test_other_roots_are_refused(runtime: FakeRuntime, tmp_path: Path):
-    one, other = make(tmp_path / "one"), make(tmp_path / "other")
+def test_another_root_is_refused(runtime: FakeRuntime, tmp_path: Path):
+    one = make(tmp_path / "one")
     answer("build", one)
-    assert "lies elsewhere" in run("build", other).stderr
     assert "leave it out" in run("build", one, "--root", tmp_path).stderr
-    both = answer("build", one, other, "--root", tmp_path, "--out", tmp_path / "index")
-    assert (both["items"], both["root"]) == (8, str(tmp_path))
+
+
+def test_a_folder_elsewhere_joins_the_index(runtime: FakeRuntime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    one, other = make(tmp_path / "files/one"), make(tmp_path / "other/more")
+    assert answer("build", one)["root"] == str(one)
+    both = answer("build", other)
+    assert (both["items"], both["embedded"], both["removed"], both["root"]) == (8, 4, 0, str(tmp_path))
+    again = answer("build", one, other)
+    assert (again["items"], again["embedded"], again["unchanged"], again["root"]) == (8, 0, 8, str(tmp_path))
+    paths = {hit["path"] for hit in answer("query", "A dog.", "-k", 2)["hits"]}
+    assert paths == {str(one / "d.txt"), str(other / "d.txt")}
+    (one / "d.txt").unlink()
+    assert answer("build", one)["removed"] == 1
+    use(monkeypatch, FakeRuntime(space="c", stages=2))
+    third = make(tmp_path.parent / f"{tmp_path.name}_third")
+    anew = answer("build", third)
+    assert (anew["items"], anew["dropped"], anew["root"]) == (4, 7, str(tmp_path.parent))
+    both = answer("build", third, one, other, "--root", tmp_path.parent, "--out", tmp_path / "index")
+    assert (both["items"], both["root"]) == (11, str(tmp_path.parent))
 
 
 def test_another_process_at_work_is_told(runtime: FakeRuntime, tmp_path: Path):
