@@ -22,7 +22,7 @@ from concurrent.futures import Executor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -54,6 +54,7 @@ from mmcl_edge.fleet.merge.sources import Gathered, check_fit, gather, lead_of, 
 from mmcl_edge.fleet.merge.streaming import refuse_infinite, stream
 from mmcl_edge.fleet.merge.sum_outliers import LEAST_HOLDERS
 from mmcl_edge.fleet.merge.sums import has_sums, merge_sums
+from mmcl_edge.fleet.merge.verdict import evaluation, refusal
 from mmcl_edge.packs import write_pack
 
 SAMPLES = "samples"
@@ -327,7 +328,7 @@ class _Merge:
         judgement, pairs = chosen.judgement, self._judge_pairs(parents, chosen)
         losses = [one.largest_loss for one in (judgement, pairs) if one is not None]
         accepted = max(losses, default=0.0) <= self.tolerance
-        contents = chosen.facts.contents(chosen.tensors, _evaluation(chosen) | _retrieval(pairs))
+        contents = chosen.facts.contents(chosen.tensors, evaluation(chosen.method, judgement, pairs))
         self.tell("writing the result", None, None)
         digest = write_pack(self.out if accepted else self.scratch / "refused", contents)
         gathered, base = parents.gathered, _counted_from(parents, chosen.method)
@@ -359,7 +360,7 @@ class _Merge:
             notes=(*chosen.facts.notes, *_notes(parents, self)),
         )
         if not accepted:
-            raise MergeRejectedError(_refusal(judgement, pairs, self.tolerance), report)
+            raise MergeRejectedError(refusal(judgement, pairs, self.tolerance), report)
         return report
 
     def _judge_pairs(self, parents: _Parents, chosen: _Candidate) -> PairJudgement | None:
@@ -412,58 +413,14 @@ def _worth_trying(parents: _Parents) -> list[str]:
     return ["mean", "union", *on_base, *robust]
 
 
-def _evaluation(chosen: _Candidate) -> dict[str, Any]:
-    """What ``eval.json`` of the result says: plain figures, and those of each class."""
-    found: dict[str, Any] = {"merge_method": chosen.method}
-    if chosen.judgement is not None:
-        found["accuracy"] = round(chosen.judgement.accuracy, 6)
-        found["largest_loss"] = round(chosen.judgement.largest_loss, 6)
-        found["classes"] = {
-            one.label: {
-                "samples": one.samples,
-                "before": None if one.before is None else round(one.before, 6),
-                "after": round(one.after, 6),
-            }
-            for one in chosen.judgement.classes
-        }
-    return found
-
-
 def _notes(parents: _Parents, merge: _Merge) -> list[str]:
     notes = ["Confidence is not calibrated: run 'mmcl-edge calibrate confidence' with the merged pack in use."]
     notes = notes if with_classes(parents.sources) else []
     if merge.evaluate is None and merge.evaluate_pairs is None:
-        notes.append("Nothing was measured: pass evaluation data (--eval DATA) to have the result judged.")
+        option = "--eval DATA" if with_classes(parents.sources) else "--eval-pairs MODALITY=DIR"
+        notes.append(f"Nothing was measured: pass evaluation data ({option}) to have the result judged.")
     elif merge.evaluate and len(parents.sources) > merge.options.most_evaluated:
         notes.append(
             f"Of {len(parents.sources)} parents the {merge.options.most_evaluated} of most weight were judged."
         )
     return notes
-
-
-def _retrieval(pairs: PairJudgement | None) -> dict[str, Any]:
-    """What ``eval.json`` says of pairs: the figures that ``adapt`` writes there."""
-    if pairs is None:
-        return {}
-    from mmcl_edge.runtime.holdout import FIGURE
-
-    return {FIGURE + name: round(value, 4) for name, value in sorted(pairs.after.items())}
-
-
-def _refusal(judgement: Judgement | None, pairs: PairJudgement | None, tolerance: float) -> str:
-    if judgement is not None and judgement.largest_loss > tolerance:
-        worst = max(judgement.parents, key=lambda parent: parent.loss)
-        return (
-            f"The merged pack was refused: on the classes of {worst.digest[:16]}... it is right "
-            f"{100 * worst.after:.1f} %, and that pack alone {100 * worst.before:.1f} %, a loss above the tolerance of "
-            f"{100 * tolerance:g} points. Nothing was written; try --method auto, leave out an outlier, or raise "
-            "--tolerance."
-        )
-    assert pairs is not None
-    lost = pairs.worst
-    assert lost is not None
-    return (
-        f"The merged pack was refused: it finds pairs of {lost.modality} with a mean reciprocal rank of "
-        f"{lost.after:.3f}, and {lost.digest[:16]}... alone with {lost.before:.3f}, a loss above the tolerance of "
-        f"{tolerance:g}. Nothing was written; leave out a pack, or raise --tolerance."
-    )
