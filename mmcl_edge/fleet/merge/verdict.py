@@ -9,7 +9,7 @@ from mmcl_edge.fleet.merge.pair_judging import PairJudgement
 
 
 def evaluation(method: str, judgement: Judgement | None, pairs: PairJudgement | None) -> dict[str, Any]:
-    """What ``eval.json`` of the result says: plain figures, those of each class, and those of pairs, as ``adapt`` does."""
+    """What ``eval.json`` of the result says: figures of all classes, of each, and of pairs as ``adapt`` gives them."""
     found: dict[str, Any] = {"merge_method": method}
     if judgement is not None:
         found["accuracy"] = round(judgement.accuracy, 6)
