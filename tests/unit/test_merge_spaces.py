@@ -253,6 +253,18 @@ def test_what_cannot_be_one_is_refused(name):
     assert sentence in str(found.value)
 
 
+def test_what_the_first_pack_does_not_know_must_fit_too():
+    """Of three packs, the first in order knows no speech: the others are compared with each other."""
+    first, one = held("a", IMAGE), held("b", IMAGE, SPEECH)
+    front = ("branches.speech.mean", "branches.speech.basis")
+    wider = changed(held("c", IMAGE, SPEECH), lambda name, value: value[:-1] if name in front else value)
+    with pytest.raises(MergeError, match=r"features of speech of one width, but those of b\.\.\. and c"):
+        merge_spaces([wider, first, one])
+    telling = changed(held("c", IMAGE, SPEECH), lambda name, value: value, mediators=["text", "speech"])
+    with pytest.raises(MergeError, match=r"those of b\.\.\. and c\.\.\. were told by text and by text, speech"):
+        merge_spaces([telling, first, one])
+
+
 def test_settings_of_learning_may_differ_and_are_noted():
     other = held("c", IMAGE, config=SMALL.model_copy(update={"epochs": 1}))
     assert any("different settings" in note for note in merge_spaces([ONE, other]).notes)

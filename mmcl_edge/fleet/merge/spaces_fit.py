@@ -50,11 +50,11 @@ def check_spaces(spaces: Sequence[HeldSpace]) -> None:
     Raises:
         MergeError: names the packs and what differs.
     """
-    first = spaces[0]
+    first, told, read = spaces[0], dict[str, HeldSpace](), dict[str, HeldSpace]()
     for other in spaces:
         _check_configs(first, other)
-        _check_mediators(first, other)
-        _check_widths(first, other)
+        _check_mediators(first, other, told)
+        _check_widths(other, read)
         if other.stored.facts.experts_frozen > MOST_BROUGHT:
             raise MergeError(
                 f"Expected at most {MOST_BROUGHT} frozen experts in the shared space of {other.digest[:16]}..., but "
@@ -88,22 +88,29 @@ def _check_configs(first: HeldSpace, other: HeldSpace) -> None:
         )
 
 
-def _check_mediators(first: HeldSpace, other: HeldSpace) -> None:
-    ours, theirs = first.stored.facts.mediators, other.stored.facts.mediators
-    shared = set(first.modalities) & set(other.modalities)
-    if ours[0] != theirs[0] or shared & set(ours) != shared & set(theirs):
+def _check_mediators(first: HeldSpace, other: HeldSpace, known: dict[str, HeldSpace]) -> None:
+    """``known`` is the first space that has each modality: what told others there tells others here."""
+    theirs = other.stored.facts.mediators
+    against = [first] if first.stored.facts.mediators[0] != theirs[0] else []
+    for modality in other.modalities:
+        before = known.setdefault(modality, other)
+        against += [before] if (modality in before.stored.facts.mediators) != (modality in theirs) else []
+    if against:
+        ours = against[0].stored.facts.mediators
         raise MergeError(
-            f"Expected shared spaces with one mediator, but those of {_both(first, other)} were told by "
+            f"Expected shared spaces with one mediator, but those of {_both(against[0], other)} were told by "
             f"{', '.join(ours)} and by {', '.join(theirs)}; merge packs whose modalities met the same one."
         )
 
 
-def _check_widths(first: HeldSpace, other: HeldSpace) -> None:
-    for modality in (name for name in other.modalities if name in first.modalities):
-        ours, theirs = (len(one.stored.tensors[f"branches.{modality}.mean"]) for one in (first, other))
+def _check_widths(other: HeldSpace, known: dict[str, HeldSpace]) -> None:
+    """``known`` is the first space that has each modality."""
+    for modality in other.modalities:
+        before = known.setdefault(modality, other)
+        ours, theirs = (len(one.stored.tensors[f"branches.{modality}.mean"]) for one in (before, other))
         if ours != theirs:
             raise MergeError(
-                f"Expected features of {modality} of one width, but those of {_both(first, other)} are {ours} and "
+                f"Expected features of {modality} of one width, but those of {_both(before, other)} are {ours} and "
                 f"{theirs} wide; merge packs of one bundle."
             )
 
