@@ -219,6 +219,29 @@ def test_questions_that_packs_cannot_answer_are_refused(release, tmp_path):
         merged(release[1:], tmp_path / "out", evaluate=lambda folder: {})
     with pytest.raises(MergeError, match="none of these has one"):
         merged(packs, tmp_path / "out", evaluate_pairs=lambda folder: {})
+    with pytest.raises(MergeError, match=r"modalities that the packs know \(text, image, s"):
+        merged(release[1:], tmp_path / "out", evaluate_pairs=lambda folder: {})
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_was_not_measured_is_said(release, tmp_path):
+    _, packs, _ = fleet(tmp_path / "fleet", 2)
+    every, asked = [*packs, *release[1:]], {"method": "mean", "base": release[0]}
+
+    def answers(folder: Path) -> dict[str, tuple[int, int]]:
+        return dict.fromkeys(read_pack(packs[0]).manifest.label_names, (1, 1))
+
+    unsaid = "The shared space was not measured"
+    report = merged(every, tmp_path / "out", evaluate=answers, **asked)
+    assert any(unsaid in note for note in report.notes)
+    few = MergeOptions(most_evaluated=1)
+    report = merged(
+        every, tmp_path / "both", evaluate=answers, evaluate_pairs=lambda folder: {"image": 0.5}, options=few, **asked
+    )
+    assert not any(unsaid in note for note in report.notes)
+    alone = merged(release[1:], tmp_path / "pairs", evaluate_pairs=lambda folder: {"image": 0.5}, options=few)
+    for one in (report, alone):
+        assert any("the 1 of most weight were judged" in note for note in one.notes)
 
 
 def test_packs_without_a_space_need_no_torch(tmp_path):

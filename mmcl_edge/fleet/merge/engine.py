@@ -370,14 +370,21 @@ class _Merge:
         if chosen.shared is None:
             raise MergeError("Expected packs with a shared space for pairs (--eval-pairs), but none of these has one.")
         holding = [n for n in np.argsort(-parents.shares, kind="stable").tolist() if has_space(parents.sources[n])]
-        found = []
-        for done, number in enumerate(holding[: self.options.most_evaluated], start=1):
+        holding, found = holding[: self.options.most_evaluated], []
+        for done, number in enumerate(holding, start=1):
             source = parents.sources[number]
             self.tell("evaluating parents on pairs", done, len(holding))
             found.append((source.digest, self.evaluate_pairs(source.path)))
         self.tell("evaluating the result on pairs", None, None)
         written = write_pack(self.scratch / "pairs", chosen.facts.contents(chosen.tensors, {}))
-        return judge_pairs(found, self.evaluate_pairs(self.scratch / "pairs" / written))
+        after = self.evaluate_pairs(self.scratch / "pairs" / written)
+        if not after:
+            known = ", ".join(one.modality for one in chosen.shared.figures.modalities)
+            raise MergeError(
+                f"Expected pairs (--eval-pairs) of modalities that the packs know ({known}), but none of the pairs is "
+                "of one; pass pairs of those."
+            )
+        return judge_pairs(found, after)
 
 
 def _shares(sources: Sequence[Source], given: dict[str, float], *, by_samples: bool) -> Array:
@@ -419,8 +426,10 @@ def _notes(parents: _Parents, merge: _Merge) -> list[str]:
     if merge.evaluate is None and merge.evaluate_pairs is None:
         option = "--eval DATA" if with_classes(parents.sources) else "--eval-pairs MODALITY=DIR"
         notes.append(f"Nothing was measured: pass evaluation data ({option}) to have the result judged.")
-    elif merge.evaluate and len(parents.sources) > merge.options.most_evaluated:
+    elif len(parents.sources) > merge.options.most_evaluated:
         notes.append(
             f"Of {len(parents.sources)} parents the {merge.options.most_evaluated} of most weight were judged."
         )
+    if merge.evaluate and merge.evaluate_pairs is None and any(map(has_space, parents.sources)):
+        notes.append("The shared space was not measured: pass --eval-pairs MODALITY=DIR to have it judged, too.")
     return notes
