@@ -36,8 +36,8 @@ PROTOCOL = (
     "over orders, and ± is half of the 95 % interval over seeds (Student's t).",
     "The method is a **reconstruction** of the second paper. Learners and their settings: "
     "`mmcl_edge/learners/comet/catalogue.py`, on the defaults of `CometConfig`, which were not tuned for this page. "
-    "The ridge of linear classifiers (`mmcl_edge/benchmark/transfer.py`) was chosen on quarters of the training splits, "
-    "after a first page had shown that a small one fails between modalities. "
+    "The ridge of linear classifiers (`mmcl_edge/benchmark/transfer.py`) was chosen on quarters of the training "
+    "splits, after a first page had shown that a small one fails between modalities. "
     "Frozen features come of one exported bundle.",
 )
 
