@@ -138,6 +138,11 @@ STEADY, HIGH, NEAR = (0.50, 0.51, 0.52), (0.80, 0.81, 0.82), (0.49, 0.50, 0.53)
             MET,
         ),
         (
+            cross_runs("comet", HIGH, name="unseen") + cross_runs("comet-fine-tune", (0.5,), name="unseen"),
+            "stamps, unseen pairs: above comet-fine-tune",
+            ONE_SEED,
+        ),
+        (
             cross_runs("comet", STEADY, name="unseen") + cross_runs("comet-fine-tune", NEAR, name="unseen"),
             "stamps, unseen pairs: above comet-fine-tune",
             MISSED,
