@@ -48,7 +48,7 @@ from mmcl_edge.learners.comet.reading import PairExperience
 from mmcl_edge.learners.comet.storage import SpaceFacts, StoredSpace, space_of
 from mmcl_edge.learners.features import FeatureCache
 from mmcl_edge.learners.host import Host
-from mmcl_edge.learners.persistence import contents_of
+from mmcl_edge.learners.persistence import alone
 from mmcl_edge.learners.protocol import MEMORY
 from mmcl_edge.learners.retrieval import both_ways
 from mmcl_edge.packs import read_pack, write_pack
@@ -99,17 +99,7 @@ class Bench:
 
     def pack(self, space: StoredSpace) -> Path:
         """A pack that holds the space alone."""
-        contents = contents_of(
-            None,
-            MethodConfig(learner="none"),
-            bundle_digest=self.runtime.bundle.family,
-            labels=(),
-            parents=(),
-            sample_counts={},
-            experiences=(),
-            evaluation={},
-            space=space,
-        )
+        contents = alone(space, bundle_digest=self.runtime.bundle.family)
         return self.scratch / write_pack(self.scratch, contents)
 
     def merged(self, spaces: Sequence[StoredSpace], base: StoredSpace | None = None, method: str = "mean") -> Merged:

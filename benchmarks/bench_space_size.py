@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -38,9 +38,9 @@ from mmcl_edge.learners.comet.learner import CometLearner
 from mmcl_edge.learners.comet.storage import StoredSpace, space_of
 from mmcl_edge.learners.features import FeatureCache
 from mmcl_edge.learners.host import Host
-from mmcl_edge.learners.persistence import contents_of
+from mmcl_edge.learners.persistence import alone
 from mmcl_edge.learners.retrieval import both_ways
-from mmcl_edge.packs import Pack, read_pack, write_pack
+from mmcl_edge.packs import Pack, next_version, read_pack, write_pack
 from mmcl_edge.packs.precision import Reduction, write_reduced
 from mmcl_edge.runtime.engine import Runtime
 
@@ -79,17 +79,10 @@ class Bench:
     def saved(self, folder: Path, learner: CometLearner, order: Sequence[str], *parents: Pack) -> Pack:
         """A pack of what ``learner`` knows."""
         pairs = {modality: len(self.task.train[modality].samples) for modality in order}
-        contents = contents_of(
-            None,
-            MethodConfig(learner="none"),
-            bundle_digest=self.runtime.bundle.family,
-            labels=(),
-            parents=parents,
-            sample_counts={},
-            experiences=(),
-            evaluation={},
-            space=StoredSpace.of(learner, stages=tuple(order), pairs=pairs),
-        )
+        space = StoredSpace.of(learner, stages=tuple(order), pairs=pairs)
+        contents = alone(space, bundle_digest=self.runtime.bundle.family)
+        descent = tuple(one.as_parent() for one in parents)
+        contents = replace(contents, parents=descent, version=next_version(parents))
         return read_pack(folder / write_pack(folder, contents))
 
     def embedded(self, pack: Pack) -> Vectors:

@@ -34,10 +34,9 @@ from mmcl_edge.learners.comet.learner import CometLearner
 from mmcl_edge.learners.comet.reading import PairExperience
 from mmcl_edge.learners.comet.storage import StoredSpace, space_of
 from mmcl_edge.learners.host import Host
-from mmcl_edge.learners.persistence import contents_of
+from mmcl_edge.learners.persistence import alone, beside
 from mmcl_edge.learners.protocol import Progress
 from mmcl_edge.packs import PackContents, check_name, child_of, nfc
-from mmcl_edge.packs.tensors import SPACE_PREFIX
 from mmcl_edge.runtime.adaptation import Adaptation, AdaptEvents
 from mmcl_edge.runtime.holdout import FIGURE, retrieval_of
 from mmcl_edge.runtime.pair_division import divide_pairs, judged_pairs, kept_pairs
@@ -240,30 +239,10 @@ class _PairAdaptation(Adaptation):
         space = replace(found, config=_base(self.request, self.space))
         figures: dict[str, Any] = {FIGURE + modality: round(value, 4) for modality, value in sorted(after.items())}
         if self.parent is None:
-            return contents_of(
-                None,
-                MethodConfig(learner="none"),
-                bundle_digest=self.runtime.bundle.family,
-                labels=(),
-                parents=(),
-                sample_counts={},
-                experiences=(),
-                evaluation=figures,
-                space=space,
-            )
-        classes = {name: value for name, value in self.parent.tensors().items() if not name.startswith(SPACE_PREFIX)}
-        child = child_of(
-            self.parent,
-            classes | space.tensors_in_pack(),
-            method="adapt",
-            confidence=self.parent.manifest.confidence,
-            **figures,
-        )
-        return replace(
-            child,
-            config=self.parent.config.model_copy(update={"space": space.config}),
-            module={**self.parent.module, **space.module()},
-        )
+            return alone(space, bundle_digest=self.runtime.bundle.family, **figures)
+        known = self.parent.manifest.confidence
+        child = child_of(self.parent, self.parent.tensors(), method="adapt", confidence=known)
+        return beside(child, space, **figures)
 
 
 def _base(request: PairRequest, space: StoredSpace | None) -> CometConfig:

@@ -15,7 +15,7 @@ from mmcl_edge.learners.comet.reading import PairExperience
 from mmcl_edge.learners.comet.storage import StoredSpace
 from mmcl_edge.learners.features import FeatureCache
 from mmcl_edge.learners.host import Host
-from mmcl_edge.learners.persistence import contents_of
+from mmcl_edge.learners.persistence import alone
 from mmcl_edge.packs import Pack, PackContents, read_pack, write_pack
 from mmcl_edge.runtime.engine import Runtime
 from mmcl_edge.runtime.replay_store import HeldPair
@@ -38,29 +38,10 @@ TINY = CometConfig(slots=2, dim=8, codes=8, rank=4, specific_dim=4, hidden=16, e
 
 def space_contents(stored: StoredSpace | None, **changes: Any) -> PackContents:
     """A pack that holds a shared space alone; ``changes`` are fields of ``PackContents``."""
-    made = contents_of(
-        None,
-        MethodConfig(learner="none"),
-        bundle_digest="0" * 64,
-        labels=(),
-        parents=(),
-        sample_counts={},
-        experiences=(),
-        evaluation={},
-        space=stored,
-    )
+    bundle_digest, method = "0" * 64, MethodConfig(learner="none")
+    nothing = PackContents(tensors={}, config=method, bundle_digest=bundle_digest)
+    made = nothing if stored is None else alone(stored, bundle_digest=bundle_digest)
     return replace(made, **changes)
-
-
-def beside(contents: PackContents, stored: StoredSpace, **figures: float) -> PackContents:
-    """``contents`` with a shared space beside its classes."""
-    return replace(
-        contents,
-        tensors={**contents.tensors, **stored.tensors_in_pack()},
-        module={**contents.module, **stored.module()},
-        config=contents.config.model_copy(update={"space": stored.config}),
-        evaluation={**contents.evaluation, **figures},
-    )
 
 
 def written(folder: Path, contents: PackContents) -> Pack:

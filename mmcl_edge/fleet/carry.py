@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from mmcl_edge.fleet.carry_space import merged_space
 from mmcl_edge.learners.analytic.addends import Addend, addends_of, stored, union
-from mmcl_edge.learners.comet.storage import StoredSpace, holds_space, space_of
+from mmcl_edge.learners.comet.storage import holds_space, space_of
+from mmcl_edge.learners.persistence import beside
 from mmcl_edge.packs import Pack, PackContents, next_version
 from mmcl_edge.packs.spaces import SPACE_KEY
 from mmcl_edge.packs.tensors import SPACE_PREFIX
@@ -50,7 +51,7 @@ def carried(release: Pack, current: Pack | None) -> PackContents | None:
         return None
     contents = _classes_of(classes, release, current) if sums is None else sums
     if merged is not None:
-        return _beside(contents, merged)
+        return beside(contents, merged)
     space_of(space)
     return _with_space(contents, space)
 
@@ -127,16 +128,6 @@ def _with_space(contents: PackContents, owner: Pack) -> PackContents:
         module={**contents.module, **facts},
         config=contents.config.model_copy(update={"space": owner.config.space}),
         evaluation={**contents.evaluation, **_figures(owner, of_space=True)},
-    )
-
-
-def _beside(contents: PackContents, space: StoredSpace) -> PackContents:
-    """``contents``, which has none, with ``space``, which nobody has measured yet."""
-    return replace(
-        contents,
-        tensors={**contents.tensors, **space.tensors_in_pack()},
-        module={**contents.module, **space.module()},
-        config=contents.config.model_copy(update={"space": space.config}),
     )
 
 

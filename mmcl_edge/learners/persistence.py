@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from mmcl_edge.adapters.experts import ExpertInfo
@@ -99,11 +100,9 @@ def contents_of(
         (tensors, module), experts = stored(learned), ()
     else:
         tensors, module, experts = {}, {}, ()
-    if space is not None:
-        tensors, module = tensors | space.tensors_in_pack(), module | space.module()
-    return PackContents(
+    contents = PackContents(
         tensors=tensors | (calibrated.tensors() if calibrated else {}),
-        config=config.model_copy(update={"space": None if space is None else space.config}),
+        config=config.model_copy(update={"space": None}),
         bundle_digest=bundle_digest,
         labels=tuple(labels),
         experts=experts,
@@ -115,6 +114,25 @@ def contents_of(
         evaluation=dict(evaluation),
         confidence=calibrated.confidence if calibrated else None,
     )
+    return contents if space is None else beside(contents, space)
+
+
+def beside(contents: PackContents, space: StoredSpace, **figures: Any) -> PackContents:
+    """``contents`` with ``space`` beside its classes, in place of any that it has; ``figures`` join its evaluation."""
+    classes = {name: value for name, value in contents.tensors.items() if not name.startswith(SPACE_PREFIX)}
+    return replace(
+        contents,
+        tensors={**classes, **space.tensors_in_pack()},
+        module={**contents.module, **space.module()},
+        config=contents.config.model_copy(update={"space": space.config}),
+        evaluation={**contents.evaluation, **figures},
+    )
+
+
+def alone(space: StoredSpace, *, bundle_digest: str, **figures: Any) -> PackContents:
+    """A pack that holds ``space`` and no classes."""
+    nothing = PackContents(tensors={}, config=MethodConfig(learner="none"), bundle_digest=bundle_digest)
+    return beside(nothing, space, **figures)
 
 
 def _experts(model: Model) -> tuple[Expert, ...]:

@@ -13,11 +13,12 @@ from mmcl_edge.errors import PackError
 from mmcl_edge.fleet.carry import CARRY, carried
 from mmcl_edge.learners.analytic.addends import addends_of
 from mmcl_edge.learners.comet.storage import space_of
+from mmcl_edge.learners.persistence import beside
 from mmcl_edge.packs import Pack, PackContents, read_pack
 from mmcl_edge.packs.precision import write_reduced
 from tests.builders import pack_contents
 from tests.crossmodal import host, samples
-from tests.space_packs import beside, small_space, space_contents, written
+from tests.space_packs import small_space, space_contents, written
 from tests.unit.test_analytic_addends import DEVICES
 from tests.unit.test_analytic_addends import written as written_sums
 

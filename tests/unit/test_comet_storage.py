@@ -11,9 +11,10 @@ from mmcl_edge.config import CometConfig, MethodConfig
 from mmcl_edge.errors import PackError
 from mmcl_edge.learners.comet.learner import CometLearner
 from mmcl_edge.learners.comet.storage import StoredSpace, space_of
-from mmcl_edge.learners.persistence import contents_of, predictor_from_pack
-from mmcl_edge.packs import Pack, PackContents, read_pack, write_pack
+from mmcl_edge.learners.persistence import predictor_from_pack
+from mmcl_edge.packs import write_pack
 from tests.crossmodal import BACKBONES, SMALL, THINGS, host, samples, stage
+from tests.space_packs import space_contents, written
 
 
 @pytest.fixture(scope="module")
@@ -24,33 +25,12 @@ def learner() -> CometLearner:
     return made
 
 
-def contents(stored: StoredSpace | None, **changes: object) -> PackContents:
-    found = contents_of(
-        None,
-        MethodConfig(learner="none"),
-        bundle_digest="0" * 64,
-        labels=(),
-        parents=(),
-        sample_counts={},
-        experiences=("pictures", "voices"),
-        evaluation={},
-        space=stored,
-    )
-    for name, value in changes.items():
-        object.__setattr__(found, name, value)
-    return found
-
-
 def stored(learner: CometLearner) -> StoredSpace:
     return StoredSpace.of(learner, stages=("pictures", "voices"), pairs={"speech": 60, "image": 60})
 
 
-def packed(folder: Path, made: PackContents) -> Pack:
-    return read_pack(folder / write_pack(folder, made))
-
-
 def test_a_learner_goes_on_from_a_pack_as_it_would_have(learner: CometLearner, tmp_path: Path):
-    found = space_of(packed(tmp_path, contents(stored(learner))))
+    found = space_of(written(tmp_path, space_contents(stored(learner))))
     assert found is not None
     assert (found.config, found.facts.modalities, found.facts.pairs) == (
         SMALL,
@@ -67,12 +47,12 @@ def test_a_learner_goes_on_from_a_pack_as_it_would_have(learner: CometLearner, t
 
 
 def test_equal_spaces_make_equal_packs(learner: CometLearner, tmp_path: Path):
-    first = write_pack(tmp_path, contents(stored(learner)))
-    assert first == write_pack(tmp_path / "b", contents(stored(stored(learner).learner(host()))))
+    first = write_pack(tmp_path, space_contents(stored(learner)))
+    assert first == write_pack(tmp_path / "b", space_contents(stored(stored(learner).learner(host()))))
 
 
 def test_a_pack_without_a_space_says_nothing_of_one(tmp_path: Path):
-    pack = packed(tmp_path, contents(None))
+    pack = written(tmp_path, space_contents(None))
     assert space_of(pack) is None
     assert "space" not in pack.config.model_dump(mode="json")
     assert "space" not in (pack.path / "adapter_config.json").read_text()
@@ -110,7 +90,7 @@ def test_a_pack_without_a_space_says_nothing_of_one(tmp_path: Path):
     ],
 )
 def test_malformed_spaces_are_refused(learner: CometLearner, tmp_path: Path, change: dict, words: str):
-    made = contents(stored(learner))
+    made = space_contents(stored(learner))
     tensors, module, config = dict(made.tensors), dict(made.module), made.config
     for name, value in change.items():
         if name == "module":
@@ -125,7 +105,7 @@ def test_malformed_spaces_are_refused(learner: CometLearner, tmp_path: Path, cha
             config = config.model_copy(update={"space": config.space.model_copy(update={name: value})})
         else:
             module = {"space": {**module["space"], name: value}}
-    pack = packed(tmp_path, contents(None, tensors=tensors, module=module, config=config))
+    pack = written(tmp_path, space_contents(None, tensors=tensors, module=module, config=config))
     with pytest.raises(PackError, match=words):
         space_of(pack)
 
