@@ -73,6 +73,41 @@ def test_the_median_answers_as_honest_devices_do(name):
     assert float(functional.cosine_similarity(before, after).mean()) > 0.9
 
 
+def grasping(name: str, value: Tensor) -> Tensor:
+    """Experts that are chosen for everything, and say anything."""
+    if name in ("cmoe.frozen_route", "cmoe.frozen_up"):
+        return 1000 * torch.randn(value.shape, generator=torch.Generator().manual_seed(len(name)))
+    return value
+
+
+@pytest.mark.parametrize("base", [BASE, None])
+@pytest.mark.parametrize("method", ["median", "krum"])
+def test_experts_that_serve_everything_are_left_out_by_robust_methods(method, base):
+    hostile = changed(VICTIM, grasping)
+    merged = merge_spaces([*HONEST, hostile], base=base, method=method)
+    for part in ("image", "text"):
+        asked = samples("image")
+        before, after = (embedded(one, part, asked) for one in (BASE.stored, merged.stored))
+        assert float(functional.cosine_similarity(before, after).min()) > 0.99, part
+    assert [note for note in merged.notes if note.startswith("The experts of e... move") and "were left out" in note]
+    assert merged.figures.experts == merge_spaces(HONEST, base=base, method=method).figures.experts
+
+
+def test_the_mean_names_experts_that_serve_everything():
+    notes = merge_spaces([*HONEST, changed(VICTIM, grasping)], base=BASE).notes
+    assert [note for note in notes if note.startswith("The experts of e... move") and "'krum' leave them out" in note]
+    every = [*HONEST, VICTIM]
+    for base in (BASE, None):
+        assert not [note for note in merge_spaces(every, base=base, method="median").notes if "experts" in note]
+
+
+def test_where_all_meddle_the_experts_of_the_release_are_kept():
+    every = [changed(one, grasping) for one in HONEST]
+    found = merge_spaces(every, base=BASE, method="median").stored
+    assert found.facts.experts_frozen == BASE.stored.facts.experts_frozen
+    assert merge_spaces(every, method="median").stored.facts.experts_frozen >= BASE.stored.facts.experts_frozen
+
+
 def test_a_hostile_base_of_other_codes_breaks_nothing():
     other = HeldSpace("0", 0.0, stored(("sound", EVERY), seed=5))
     found = merge_spaces(HONEST, base=other).stored

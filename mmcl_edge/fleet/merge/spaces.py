@@ -4,7 +4,8 @@ Rules, performed in this order; spaces come in the order of their packs' digests
 
 1. Spaces must fit (``spaces_fit``).
 2. Branches are taken whole or combined (``spaces_branches``).
-3. Codes are matched (``spaces_codes``), each codebook once; experts are united (``spaces_experts``).
+3. Codes are matched (``spaces_codes``), each codebook once; experts are united (``spaces_experts``). Those of a space
+   that move what others know (``spaces_meddling``) are named; ``median`` and ``krum`` leave them out.
 4. The Gaussians of a branch follow it and the codes; those of a combined branch are mixtures.
 5. What only helps to learn (the predictor of cross-CPC) is that of the first space where it is not the base's.
 
@@ -13,18 +14,20 @@ One space, or equal ones, give the same again, bit for bit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from mmcl_edge.fleet.merge.methods import ROBUST
 from mmcl_edge.fleet.merge.sharing import ModalityFigures, SpaceFigures
 from mmcl_edge.fleet.merge.spaces_branches import Branch, Branches, Look
 from mmcl_edge.fleet.merge.spaces_codes import Book, MergedBook, merge_books
 from mmcl_edge.fleet.merge.spaces_experts import merge_experts
 from mmcl_edge.fleet.merge.spaces_fit import check_spaces, most_codes
 from mmcl_edge.fleet.merge.spaces_held import HeldSpace, shares
+from mmcl_edge.fleet.merge.spaces_meddling import MOVES, meddling
 from mmcl_edge.learners.comet.storage import SpaceFacts, StoredSpace
 from mmcl_edge.learners.protocol import MEMORY
 from mmcl_edge.replay.pseudo import CodeGaussians
@@ -64,7 +67,9 @@ def merge_spaces(
     choose = Branches(every, base, mediators, method, look)
     branches = {name: choose.merged(name) for name in _in_order(one.modalities for one in facts) if name in held}
     merged, codebook = _books(every, base)
-    experts = merge_experts(every, base)
+    odd = meddling(every, base)
+    trusted = [one for one in every if method not in ROBUST or one.digest not in odd]
+    experts = merge_experts(trusted, base) if trusted or base is None else merge_experts([base], None)
     tensors = {f"branches.{m}.{name}": value for m, one in branches.items() for name, value in one.tensors.items()}
     tensors |= codebook | experts.tensors | _helping(every, base)
     if config.pseudo_replay == "light":
@@ -92,7 +97,7 @@ def merge_spaces(
         experts_folded=experts.folded,
     )
     stored = StoredSpace(config, {name: tensors[name].contiguous() for name in sorted(tensors)}, made).checked()
-    return MergedSpace(stored, figures, tuple(_notes(every, choose)))
+    return MergedSpace(stored, figures, tuple(_notes(every, choose, odd)))
 
 
 def _in_order(names: Iterable[Iterable[str]]) -> list[str]:
@@ -158,7 +163,7 @@ def _moved(space: HeldSpace, modality: str, where: Tensor, codes: int) -> CodeGa
     return own if unmoved else own.moved(where, codes)
 
 
-def _notes(spaces: Sequence[HeldSpace], choose: Branches) -> list[str]:
+def _notes(spaces: Sequence[HeldSpace], choose: Branches, meddlers: Mapping[str, float]) -> list[str]:
     notes = []
     if len({one.stored.config for one in spaces}) > 1:
         notes.append("The shared spaces were adapted with different settings; those of one of them are recorded.")
@@ -167,4 +172,10 @@ def _notes(spaces: Sequence[HeldSpace], choose: Branches) -> list[str]:
         if odd:
             packs = ", ".join(f"{digest[:16]}..." for digest in odd)
             notes.append(f"The mediator {name} of {packs} is not that of most, which is kept.")
+    for digest, moved in meddlers.items():
+        done = "were left out" if choose.method in ROBUST else "'median' and 'krum' leave them out"
+        notes.append(
+            f"The experts of {digest[:16]}... move what others know by {moved:.2f} (one minus cosine; {MOVES} is "
+            f"much): {done}."
+        )
     return notes

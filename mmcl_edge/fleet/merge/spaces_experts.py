@@ -12,7 +12,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -49,7 +49,7 @@ def merge_experts(spaces: Sequence[HeldSpace], base: HeldSpace | None) -> Merged
     known: dict[str, Expert] = {}
     holders: dict[str, set[str]] = {}
     for space in [*([base] if base else []), *spaces]:
-        for name, expert in _named(space, known).items():
+        for name, expert in named(space, known).items():
             known.setdefault(name, expert)
             holders.setdefault(name, set()).update(set() if space is base else {space.digest})
     held = {name: expert for name, expert in known.items() if holders[name]}
@@ -71,8 +71,8 @@ def _frozen(space: HeldSpace) -> list[Expert]:
     return [{part: parts[part][row].clone() for part in PARTS} for row in range(len(parts["route"]))]
 
 
-def _named(space: HeldSpace, known: dict[str, Expert]) -> dict[str, Expert]:
-    """Its experts by content; those alike to a known one by the content of that."""
+def named(space: HeldSpace, known: Mapping[str, Expert]) -> dict[str, Expert]:
+    """The frozen experts of a space by content; those alike to a ``known`` one by the content of that."""
     own = {content_of(expert): expert for expert in _frozen(space)}
     fresh = [name for name in own if name not in known]
     if not known or not fresh:
