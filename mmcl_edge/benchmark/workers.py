@@ -19,10 +19,18 @@ from mmcl_edge.errors import WorkerError
 Result = TypeVar("Result")
 PATIENCE_S = 2.0
 """How often a worker looks whether its parent lives."""
+THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
+"""Variables that numpy's and torch's libraries read when they are loaded."""
 
 
 def worker_pool(workers: int) -> ProcessPoolExecutor:
-    """A pool of fresh processes with one thread each (a fork would share the parent's thread pools)."""
+    """A pool of fresh processes with one thread each (a fork would share the parent's thread pools).
+
+    What ``THREADS`` do not say already is set in this process's environment, which the workers inherit: libraries that
+    it has loaded keep their threads.
+    """
+    for name in THREADS:
+        os.environ.setdefault(name, "1")
     return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start)
 
 
