@@ -26,8 +26,8 @@ from mmcl_edge.fleet.merge.spaces_held import HeldSpace
 
 MOVES = 0.05
 LEAST_JUDGES = 4
-MOST_JUDGES = 8
-PROBES = 64
+MOST_JUDGES = 5
+PROBES = 32
 """Samples that a judge draws."""
 
 
