@@ -10,7 +10,7 @@ import torch
 
 from mmcl_edge.config import AdapterConfig
 from mmcl_edge.errors import MergeError, PackError
-from mmcl_edge.fleet.merge import MergeOptions, MergeRejectedError, engine, merge_packs
+from mmcl_edge.fleet.merge import MergeOptions, MergeRejectedError, merge_packs, parents
 from mmcl_edge.packs import holds_pack, read_pack
 from mmcl_edge.packs.archive import write_archive
 from mmcl_edge.packs.manifest import TENSORS_NAME
@@ -202,13 +202,13 @@ def test_bfloat16_is_read(tmp_path):
 
 def test_a_file_that_changes_during_the_merge_is_noticed(four, tmp_path, monkeypatch):
     _, packs, _ = four
-    unite = engine.unite
+    unite = parents.unite
 
     def meddling(sources, **options):
         spoil(packs[0])
         return unite(sources, **options)
 
-    monkeypatch.setattr(engine, "unite", meddling)
+    monkeypatch.setattr(parents, "unite", meddling)
     with pytest.raises(PackError, match="changed during the merge"):
         merge_packs(packs, tmp_path / "out", method="mean")
     assert not (tmp_path / "out").exists()

@@ -29,11 +29,8 @@ import numpy as np
 from mmcl_edge.errors import MergeError
 from mmcl_edge.fileio import STAGING_PREFIX, storage_errors
 from mmcl_edge.fleet.merge import outliers as watching
-from mmcl_edge.fleet.merge.ancestry import find_base
 from mmcl_edge.fleet.merge.assembly import Facts, facts
-from mmcl_edge.fleet.merge.experts import Union, unite
 from mmcl_edge.fleet.merge.judging import Evaluate, Judgement, Measured, judge, measure
-from mmcl_edge.fleet.merge.labels import Labels, reconcile
 from mmcl_edge.fleet.merge.methods import (
     AUTO,
     MOST_COMPARED,
@@ -45,20 +42,19 @@ from mmcl_edge.fleet.merge.methods import (
     prepare,
 )
 from mmcl_edge.fleet.merge.pair_judging import EvaluatePairs, PairJudgement, judge_pairs
+from mmcl_edge.fleet.merge.parents import Parents, counted_from, parents_of
 from mmcl_edge.fleet.merge.plan import Planner
 from mmcl_edge.fleet.merge.products import Products
 from mmcl_edge.fleet.merge.reading import Array, Source
 from mmcl_edge.fleet.merge.report import MergeRejectedError, MergeReport, Share, Trial
 from mmcl_edge.fleet.merge.sharing import Shared, has_space, merge_shared
-from mmcl_edge.fleet.merge.sources import Gathered, check_fit, gather, lead_of, with_classes
+from mmcl_edge.fleet.merge.sources import lead_of, with_classes
 from mmcl_edge.fleet.merge.streaming import refuse_infinite, stream
 from mmcl_edge.fleet.merge.sum_outliers import LEAST_HOLDERS
 from mmcl_edge.fleet.merge.sums import has_sums, merge_sums
 from mmcl_edge.fleet.merge.verdict import evaluation, refusal
 from mmcl_edge.packs import write_pack
 
-SAMPLES = "samples"
-"""Weights by the packs' own counts of training samples."""
 FEW = 64
 """Up to so many packs are compared with each other whatever the method."""
 OnProgress = Callable[[str, float | None, float | None], None]
@@ -127,18 +123,6 @@ def _scratch(out: Path) -> Iterator[Path]:
 
 
 @dataclass(frozen=True)
-class _Parents:
-    """What is merged: verified packs that fit, their shares, and what they have in common."""
-
-    gathered: Gathered
-    sources: tuple[Source, ...]
-    shares: Array
-    base: Source | None
-    labels: Labels
-    union: Union
-
-
-@dataclass(frozen=True)
 class _Candidate:
     """One method's result, written to the scratch folder."""
 
@@ -170,7 +154,16 @@ class _Merge:
         weights: Sequence[float] | Literal["samples"] | None,
         base: Path | None,
     ) -> MergeReport:
-        parents = self._parents(names, method, weights, base)
+        parents = parents_of(
+            names,
+            method,
+            weights,
+            base,
+            scratch=self.scratch,
+            options=self.options,
+            executor=self.executor,
+            on_read=lambda done, total: self.tell("verifying packs", done, total),
+        )
         measured = self._measure(parents)
         self.tell("merging shared spaces", None, None)
         way = "mean" if method == AUTO else method
@@ -182,51 +175,7 @@ class _Merge:
             chosen, reason, tried = self._best(parents, measured, shared)
         return self._finish(parents, chosen, reason, tried)
 
-    def _parents(
-        self,
-        names: Sequence[Path],
-        method: str,
-        weights: Sequence[float] | Literal["samples"] | None,
-        base: Path | None,
-    ) -> _Parents:
-        skip, options = self.options.skip_broken, self.options
-        gathered = gather(
-            names,
-            scratch=self.scratch,
-            weights=None if isinstance(weights, str) else weights,
-            skip_broken=method in ROBUST if skip is None else skip,
-            find=options.find,
-            executor=self.executor,
-            on_read=lambda done, total: self.tell("verifying packs", done, total),
-        )
-        check_fit(gathered.sources)
-        if method in ROBUST and len(gathered.sources) > MOST_COMPARED:
-            raise MergeError(
-                f"Expected at most {MOST_COMPARED:,} packs for the method '{method}', which compares each with each, "
-                f"but found {len(gathered.sources):,}; merge them in groups, then the results."
-            )
-        origin = find_base(
-            gathered.sources,
-            named=base,
-            find=options.find,
-            scratch=self.scratch,
-            needed=method in NEEDS_BASE,
-            method=method,
-        )
-        given = dict(zip((one.digest for one in gathered.sources), gathered.weights, strict=False))
-        own = tuple(one for one in gathered.sources if origin is None or one.digest != origin.digest)
-        if len(own) < 2:
-            raise MergeError(
-                f"Expected at least two packs beside the one that they come from, but found {len(own)}; use that pack "
-                "as it is, or name more."
-            )
-        check_fit(own, origin)
-        shares = _shares(own, given, by_samples=weights == SAMPLES)
-        labels = reconcile(own, origin)
-        union = unite(own, active=lead_of(own).method.adapter.active_experts, alike=options.alike)
-        return _Parents(gathered, own, shares, origin, labels, union)
-
-    def _measure(self, parents: _Parents) -> list[Measured]:
+    def _measure(self, parents: Parents) -> list[Measured]:
         """Right answers of the parents of most weight, on their own classes."""
         if self.evaluate is None:
             return []
@@ -246,7 +195,7 @@ class _Merge:
         return found
 
     def _candidate(
-        self, parents: _Parents, method: str, measured: Sequence[Measured], shared: Shared | None
+        self, parents: Parents, method: str, measured: Sequence[Measured], shared: Shared | None
     ) -> _Candidate:
         sources, shares = parents.sources, parents.shares
         base = parents.base if method in NEEDS_BASE else None
@@ -275,7 +224,7 @@ class _Merge:
             sources,
             shares.tolist(),
             method=method,
-            base=_counted_from(parents, method),
+            base=counted_from(parents, method),
             labels=parents.labels,
             union=parents.union,
             sums=sums,
@@ -302,7 +251,7 @@ class _Merge:
         return judge(measured, self.evaluate(written))
 
     def _best(
-        self, parents: _Parents, measured: Sequence[Measured], shared: Shared | None
+        self, parents: Parents, measured: Sequence[Measured], shared: Shared | None
     ) -> tuple[_Candidate, str, tuple[Trial, ...]]:
         """The most accurate of the methods that can be tried; the earlier one where they are equal."""
         names = _worth_trying(parents)
@@ -324,14 +273,14 @@ class _Merge:
         figures = ", ".join(f"{one.method} {100 * one.accuracy:.1f} %" for one in tried)
         return best, f"It was the most accurate on the evaluation data: {figures}.", tuple(tried)
 
-    def _finish(self, parents: _Parents, chosen: _Candidate, reason: str, tried: tuple[Trial, ...]) -> MergeReport:
+    def _finish(self, parents: Parents, chosen: _Candidate, reason: str, tried: tuple[Trial, ...]) -> MergeReport:
         judgement, pairs = chosen.judgement, self._judge_pairs(parents, chosen)
         losses = [one.largest_loss for one in (judgement, pairs) if one is not None]
         accepted = max(losses, default=0.0) <= self.tolerance
         contents = chosen.facts.contents(chosen.tensors, evaluation(chosen.method, judgement, pairs))
         self.tell("writing the result", None, None)
         digest = write_pack(self.out if accepted else self.scratch / "refused", contents)
-        gathered, base = parents.gathered, _counted_from(parents, chosen.method)
+        gathered, base = parents.gathered, counted_from(parents, chosen.method)
         report = MergeReport(
             digest=digest,
             path=self.out / digest if accepted else None,
@@ -363,7 +312,7 @@ class _Merge:
             raise MergeRejectedError(refusal(judgement, pairs, self.tolerance), report)
         return report
 
-    def _judge_pairs(self, parents: _Parents, chosen: _Candidate) -> PairJudgement | None:
+    def _judge_pairs(self, parents: Parents, chosen: _Candidate) -> PairJudgement | None:
         """Retrieval of the parents of most weight that hold a space, and of the result."""
         if self.evaluate_pairs is None:
             return None
@@ -387,28 +336,7 @@ class _Merge:
         return judge_pairs(found, after)
 
 
-def _shares(sources: Sequence[Source], given: dict[str, float], *, by_samples: bool) -> Array:
-    """Weights that sum to 1."""
-    if by_samples:
-        found = np.array([sum(count for _, count in source.sample_counts) for source in sources], np.float64)
-        if found.sum() <= 0:
-            raise MergeError("Expected packs that count their training samples, but none does; give weights instead.")
-    else:
-        found = np.array([given.get(source.digest, 1.0) for source in sources], np.float64)
-    if found.sum() <= 0:
-        raise MergeError("Expected a weight above 0 for some pack, but found none; correct --weights.")
-    return np.asarray(found / found.sum())
-
-
-def _counted_from(parents: _Parents, method: str) -> Source | None:
-    """The base, where the result was made with its help: task vectors were counted from it, or a shared space."""
-    base = parents.base
-    if base is None or method in NEEDS_BASE:
-        return base
-    return base if has_space(base) and any(map(has_space, parents.sources)) else None
-
-
-def _worth_trying(parents: _Parents) -> list[str]:
+def _worth_trying(parents: Parents) -> list[str]:
     count = len(parents.sources)
     learner = lead_of(parents.sources).method.learner
     if learner == "none":
@@ -420,7 +348,7 @@ def _worth_trying(parents: _Parents) -> list[str]:
     return ["mean", "union", *on_base, *robust]
 
 
-def _notes(parents: _Parents, merge: _Merge) -> list[str]:
+def _notes(parents: Parents, merge: _Merge) -> list[str]:
     notes = ["Confidence is not calibrated: run 'mmcl-edge calibrate confidence' with the merged pack in use."]
     notes = notes if with_classes(parents.sources) else []
     if merge.evaluate is None and merge.evaluate_pairs is None:
