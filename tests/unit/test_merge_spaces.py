@@ -268,3 +268,13 @@ def test_what_the_first_pack_does_not_know_must_fit_too():
 def test_settings_of_learning_may_differ_and_are_noted():
     other = held("c", IMAGE, config=SMALL.model_copy(update={"epochs": 1}))
     assert any("different settings" in note for note in merge_spaces([ONE, other]).notes)
+
+
+def test_settings_of_learning_are_those_of_most():
+    def set_to(digest: str, weight: float = 1.0, **fields: object) -> HeldSpace:
+        return held(digest, IMAGE, weight=weight, config=SMALL.model_copy(update=fields))
+
+    odd, one, two = set_to("a", epochs=1), set_to("b"), set_to("c")
+    assert merge_spaces([odd, one, two]).stored.config == SMALL
+    assert merge_spaces([odd, one], base=BASE).stored.config == SMALL, "of equal weight, the base's"
+    assert merge_spaces([set_to("a", weight=3.0, epochs=1), one, two]).stored.config.epochs == 1

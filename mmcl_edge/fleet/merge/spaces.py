@@ -7,7 +7,8 @@ Rules, performed in this order; spaces come in the order of their packs' digests
 3. Codes are matched (``spaces_codes``), each codebook once; experts are united (``spaces_experts``). Those of a space
    that move what others know (``spaces_meddling``) are named; ``median`` and ``krum`` leave them out.
 4. The Gaussians of a branch follow it and the codes; those of a combined branch are mixtures.
-5. What only helps to learn (the predictor of cross-CPC) is that of the first space where it is not the base's.
+5. What only helps to learn (the predictor of cross-CPC) is that of the first space where it is not the base's. Settings
+   of learning, which devices go on with, are those of most weight; of equal weight the base's, else the first's.
 
 One space, or equal ones, give the same again, bit for bit.
 """
@@ -20,6 +21,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from mmcl_edge.config import CometConfig
 from mmcl_edge.fleet.merge.methods import ROBUST
 from mmcl_edge.fleet.merge.sharing import ModalityFigures, SpaceFigures
 from mmcl_edge.fleet.merge.spaces_branches import Branch, Branches, Look
@@ -61,7 +63,7 @@ def merge_spaces(
     every = sorted(spaces, key=lambda one: one.digest)
     lineage = [*([base] if base else []), *every]
     check_spaces(lineage)
-    config, facts = every[0].stored.config, [one.stored.facts for one in lineage]
+    config, facts = _settings(every, base), [one.stored.facts for one in lineage]
     held = {name for one in every for name in one.modalities}
     mediators = [name for name in _in_order(one.mediators for one in facts) if name in held]
     choose = Branches(every, base, mediators, method, look)
@@ -98,6 +100,16 @@ def merge_spaces(
     )
     stored = StoredSpace(config, {name: tensors[name].contiguous() for name in sorted(tensors)}, made).checked()
     return MergedSpace(stored, figures, tuple(_notes(every, choose, odd)))
+
+
+def _settings(spaces: Sequence[HeldSpace], base: HeldSpace | None) -> CometConfig:
+    """Rule 5: a single pack does not choose for all."""
+    weights = dict[CometConfig, float]()
+    for one in spaces:
+        weights[one.stored.config] = weights.get(one.stored.config, 0.0) + one.weight
+    most = max(weights.values())
+    found = [config for config, weight in weights.items() if weight >= most * (1 - 1e-9)]
+    return base.stored.config if base and base.stored.config in found else found[0]
 
 
 def _in_order(names: Iterable[Iterable[str]]) -> list[str]:
@@ -166,7 +178,7 @@ def _moved(space: HeldSpace, modality: str, where: Tensor, codes: int) -> CodeGa
 def _notes(spaces: Sequence[HeldSpace], choose: Branches, meddlers: Mapping[str, float]) -> list[str]:
     notes = []
     if len({one.stored.config for one in spaces}) > 1:
-        notes.append("The shared spaces were adapted with different settings; those of one of them are recorded.")
+        notes.append("The shared spaces were adapted with different settings; those of most weight are recorded.")
     for name in choose.mediators:
         odd = choose.odd_mediators(name)
         if odd:
