@@ -5,7 +5,7 @@ Rules, in this order; where one fails, nothing is merged:
 1. Both packs hold a space, and that of the device knows modalities that the other does not.
 2. Mediators that both have lead into the space by the same map, to the bit: then what they told meets there.
 3. The device's space is cut down to those modalities and its mediators, so that the branches of the release stay as
-   they are; codes and experts are united (``fleet.merge.spaces``).
+   they are, and so do its settings; codes and experts are united (``fleet.merge.spaces``).
 
 Experts of both serve every modality then, so embeddings move a little: on the stamps, in three orders, by 0.01 at most
 (one minus cosine), and the mean recall of a pair of modalities by between -2.2 and 0.8 points; one answer among its 20
@@ -56,7 +56,7 @@ def merged_space(release: Pack, current: Pack) -> StoredSpace | None:
         return None
     stages = tuple(dict.fromkeys((*released.facts.stages, *own.facts.stages)))
     in_order = merged.facts.model_copy(update={"modalities": (*known, *new), "stages": stages})
-    return replace(merged, facts=in_order)
+    return replace(merged, config=released.config, facts=in_order)
 
 
 def reduced_to(stored: StoredSpace, modalities: Collection[str]) -> StoredSpace:

@@ -137,6 +137,15 @@ def test_modalities_that_the_release_lacks_are_merged_into_its_space(tmp_path: P
     assert carried(found, own) is None, "now it lacks nothing"
 
 
+def test_settings_of_learning_are_those_of_the_release(tmp_path: Path):
+    release, stored = alone(tmp_path, "image", "sound"), small_space("image", "speech")
+    for epochs in (1, 2, 5, 7):
+        config = stored.config.model_copy(update={"epochs": epochs})
+        found = carried(release, written(tmp_path, space_contents(replace(stored, config=config))))
+        assert found is not None
+        assert found.config.space == release.config.space
+
+
 def test_spaces_with_other_mediators_or_settings_are_not_merged(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     own = alone(tmp_path, "image", "speech")
     assert carried(alone(tmp_path, "sound"), own) is None
