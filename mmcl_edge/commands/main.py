@@ -45,7 +45,9 @@ COMMANDS = {
     "calibrate": Entry(
         "mmcl_edge.commands.calibrate", "Make the pack say how sure it is, or the bundle int8, from calibration data."
     ),
-    "pack": Entry("mmcl_edge.commands.pack", "List, show, use, roll back, export, sign, verify, compare and prune packs."),
+    "pack": Entry(
+        "mmcl_edge.commands.pack", "List, show, use, roll back, export, sign, verify, compare and prune packs."
+    ),
     "sync": Entry("mmcl_edge.commands.sync", "Fetch the pack that the fleet released, try it, and use it."),
     "mark-good": Entry("mmcl_edge.commands.mark_good", "Confirm the pack on trial."),
     "push": Entry("mmcl_edge.commands.push", "Upload what this device learned to the fleet's inbox."),
