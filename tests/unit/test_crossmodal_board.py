@@ -161,7 +161,7 @@ STEADY, HIGH, NEAR = (0.50, 0.51, 0.52), (0.80, 0.81, 0.82), (0.49, 0.50, 0.53)
         ),
         (
             cross_runs("comet", STEADY, name="across", task="digits"),
-            "digits, classes across, linear: above chance",
+            "digits, classes across (linear): above chance",
             MET,
         ),
         (
@@ -229,10 +229,10 @@ def told(whole: dict[str, float], without: dict[str, float], name: str = "comet-
 @pytest.mark.parametrize(
     ("whole", "without", "word"),
     [
-        ({"unseen": 0.5}, {"unseen": 0.4}, "helps (unseen pairs and unseen, by codes)"),
-        ({"unseen": 0.4}, {"unseen": 0.5}, "hurts (unseen pairs and unseen, by codes)"),
+        ({"unseen": 0.5}, {"unseen": 0.4}, "helps (unseen pairs and unseen by codes)"),
+        ({"unseen": 0.4}, {"unseen": 0.5}, "hurts (unseen pairs and unseen by codes)"),
         ({"unseen": 0.4}, {"unseen": 0.4005}, "no difference"),
-        ({"forgets": 0.1}, {"forgets": 0.3}, "helps (seen pairs, seen, by codes and first pair forgotten)"),
+        ({"forgets": 0.1}, {"forgets": 0.3}, "helps (seen pairs, seen by codes and first pair forgotten)"),
     ],
 )
 def test_a_part_helps_where_its_difference_is_sure(whole: dict[str, float], without: dict[str, float], word: str):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from mmcl_edge.benchmark.crossmodal.board import Board, low
@@ -13,9 +14,13 @@ from mmcl_edge.benchmark.crossmodal.targets import JOINT, MET, MISSED, OURS, SEQ
 
 def findings(board: Board, timings: Timings | None) -> Iterator[str]:
     """What the records say, in sentences."""
-    rows = [one.row for one in targets(board, timings)]
-    met, missed = ([asked for asked, _, word in rows if word == wanted] for wanted in (MET, MISSED))
-    yield f"{len(met)} of {len(rows)} targets are met" + (f"; missed: {'; '.join(missed)}." if missed else ".")
+    found = targets(board, timings)
+    missed = Counter(f"above {one.rival}" if one.rival else one.asked for one in found if one.word == MISSED)
+    told = [f"{count} {name}" for name, count in missed.most_common()]
+    yield (
+        f"{sum(one.word == MET for one in found)} of {len(found)} targets are met"
+        + (f", {sum(missed.values())} missed: {listed(told)}." if told else ".")
+    )
     for task in board.tasks:
         yield from _standing(board, task)
 

@@ -101,12 +101,12 @@ SCORES: Mapping[str, Score] = MappingProxyType(
             "Unseen pairs", "Mean score of the pairs that never met in training.", "higher", _pairs(seen=False)
         ),
         "seen_codes": Score(
-            "Seen, by codes",
+            "Seen by codes",
             "The same by distributions over codes instead of vectors.",
             "higher",
             _pairs(seen=True, by=CODES),
         ),
-        "unseen_codes": Score("Unseen, by codes", "The same, of unseen pairs.", "higher", _pairs(seen=False, by=CODES)),
+        "unseen_codes": Score("Unseen by codes", "The same, of unseen pairs.", "higher", _pairs(seen=False, by=CODES)),
         "forgetting": Score(
             "First pair forgotten",
             "Share of the first pair's best score before the last stage that is gone after it; below 0 it grew.",
@@ -126,19 +126,19 @@ SCORES: Mapping[str, Score] = MappingProxyType(
             _across("nearest_mean", CODES),
         ),
         "across_linear": Score(
-            "Classes across, linear",
+            "Classes across (linear)",
             "The same with ridge regression on codes.",
             "higher",
             _across("linear", CODES),
         ),
         "across_mean_vectors": Score(
-            "Classes across, vectors",
+            "Classes across by vectors",
             "Nearest class means over vectors.",
             "higher",
             _across("nearest_mean", VECTORS),
         ),
         "across_linear_vectors": Score(
-            "Classes across, vectors, linear",
+            "Classes across by vectors (linear)",
             "Ridge regression on vectors.",
             "higher",
             _across("linear", VECTORS),

@@ -17,7 +17,7 @@ SEQUENTIAL = ("comet-fine-tune", "comet-fine-tune-random")
 SHARE_OF_JOINT, MOST_FORGOTTEN, STAGE_S, SEARCH_MS = 0.9, 0.1, 300.0, 10.0
 MET, MISSED, NOT_MEASURED, ONE_SEED = "met", "missed", "not measured", "one seed"
 RETRIEVED = {"unseen": "unseen pairs", "unseen_codes": "unseen pairs by codes"}
-TOLD = {"across_mean": "classes across", "across_linear": "classes across, linear"}
+TOLD = {"across_mean": "classes across", "across_linear": "classes across (linear)"}
 NOTE = (
     "A learner is above another where their 95 % intervals over seeds do not overlap, and above chance where its "
     "interval is above what chance gives (for retrieval: the upper end of the middle 95 % by permutation)."
