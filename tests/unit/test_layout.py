@@ -23,6 +23,14 @@ def test_links_are_links(name):
     assert (link / "__init__.py").is_file()
 
 
+def test_a_build_takes_every_file_along():
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.11 or newer reads pyproject.toml")
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["mmcl_edge"]
+    taken = {path for pattern in patterns for path in (ROOT / "mmcl_edge").glob(pattern)}
+    there = {path for path in (ROOT / "mmcl_edge").rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert there == taken
+
+
 @pytest.mark.parametrize("name", LINKED)
 def test_linked_folders_are_imported_under_one_name(name):
     code = f"import mmcl_edge.{name} as module; print(module.__name__)"

@@ -47,7 +47,8 @@ class TaskSpec:
 TASKS: Mapping[str, TaskSpec] = MappingProxyType(
     {
         "stamps": TaskSpec(
-            "Pictures, sound effects and speech (recorded and synthesised), each with its caption.",
+            "Pictures, sound effects and speech, each with its caption. Speech is synthesised but for 55 recordings of "
+            "people (15 of them test samples), all of which name animals: a person's voice alone tells that much.",
             {"image": ("image",), "sound": ("sound",), "speech": ("speech_recorded", "speech_synth")},
             (("image", "sound", "speech"), ("speech", "image", "sound"), ("sound", "speech", "image")),
             "the folder a stamp lies in",
