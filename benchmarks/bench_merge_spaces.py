@@ -111,6 +111,7 @@ class Bench:
         space = space_of(read_pack(found.path))
         assert space is not None
         named = {packs.index(self.scratch / one.digest) for one in found.outliers or ()}
+        named |= {n for n, pack in enumerate(packs) if any(pack.name[:16] in note for note in found.notes)}
         return Merged(space, time.perf_counter() - started, frozenset(named))
 
     def embedded(self, space: StoredSpace) -> dict[str, Tensor]:
@@ -368,12 +369,23 @@ def changed(change: Change, **facts: Any) -> Callable[[StoredSpace], StoredSpace
     return poisoned
 
 
+def greedy(space: StoredSpace) -> StoredSpace:
+    """The last experts with gates that draw every sample, and answers far from what they were."""
+    parts = {"cmoe.frozen_route": 1_000.0, "cmoe.frozen_up": 1_000.0}
+    tensors = dict(space.tensors)
+    for name, factor in parts.items():
+        tensors[name] = tensors[name].clone()
+        tensors[name][-space.config.experts :] *= -factor
+    return StoredSpace(space.config, tensors, space.facts)
+
+
 POISONS: Mapping[str, Callable[[StoredSpace], StoredSpace]] = {
     "none": lambda space: space,
     "signs flipped": changed(lambda name, value: -value),
     "x 1,000, and a thousand million pairs claimed": changed(
         lambda name, value: -1000 * value, pairs={"image": 547, "speech": 10**9}
     ),
+    "experts that draw every sample": greedy,
     "slots exchanged": changed(lambda name, value: value.roll(len(value) // 6, dims=0)),
 }
 
