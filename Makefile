@@ -19,7 +19,7 @@ quickstart: $(STAMP) ## install, then run the whole job on built-in samples: exp
 	$(BIN)/mmcl-edge quickstart
 
 test: $(STAMP)   ## install, then run all tests but the slow ones
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow" --durations=15
 
 test-all: $(STAMP) ## install, then run every test
 	$(BIN)/pytest
