@@ -16,10 +16,9 @@ from mmcl_edge.benchmark.crossmodal.records import (
     Stage,
     Timings,
     Told,
-    write_run,
 )
 from mmcl_edge.benchmark.crossmodal.tasks import TASKS
-from mmcl_edge.benchmark.records import key_of
+from mmcl_edge.benchmark.records import key_of, write_record
 
 CHANCE, LUCK = 0.1, 0.2
 
@@ -156,5 +155,5 @@ def timings(*, stage_s: float = 20.0, search_ms: float = 0.3) -> Timings:
 def write_all(folder: Path, records: Sequence[CrossmodalRecord]) -> Path:
     """Store records; returns the folder."""
     for record in records:
-        write_run(folder, record)
+        write_record(folder, record)
     return folder

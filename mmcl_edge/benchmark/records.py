@@ -7,9 +7,9 @@ file with that key need not be made again.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -52,21 +52,30 @@ class Cost(FrozenModel):
     predict_ms: float = Field(ge=0, description="A sample in batches, from cached features, their lookup included.")
 
 
-class RunRecord(FrozenModel):
+class Record(FrozenModel):
+    """What the record of any run has: its ``key`` is the digest of its ``config``."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    key: str
+    config: dict[str, Any] = Field(description="Everything that decides the result; the key is its digest.")
+    made_by: dict[str, Any] = Field(description="Command, versions, machine, when: for the reader, not the key.")
+
+
+AnyRecord = TypeVar("AnyRecord", bound=Record)
+
+
+class RunRecord(Record):
     """One run.
 
     ``matrices`` holds an accuracy matrix for each test condition: ``clean``, ``audio_only``, ``frames_only``,
     ``noise_5db``, ``blur``, ...; every row has T entries, those above the diagonal are of experiences not yet met.
     """
 
-    schema_version: Literal[1] = SCHEMA_VERSION
-    key: str
     suite: str
     stream: str = Field(description="Which stream of the suite: 'av21, 5 pairs a class', ...")
     scenario: Literal["class", "domain", "task"]
     learner: str
     seed: int
-    config: dict[str, Any] = Field(description="Everything that decides the result; the key is its digest.")
     experiences: tuple[str, ...]
     classes: tuple[tuple[str, ...], ...] = Field(description="Class names of each experience.")
     test_counts: tuple[int, ...]
@@ -86,7 +95,6 @@ class RunRecord(FrozenModel):
         None, description="Per pair of experiences: overlap (sum of minima, mean over blocks) of their expert use."
     )
     cost: Cost
-    made_by: dict[str, Any] = Field(description="Command, versions, machine, when: for the reader, not the key.")
 
     @model_validator(mode="after")
     def _shapes(self) -> RunRecord:
@@ -116,7 +124,7 @@ def path_of(folder: Path, key: str) -> Path:
     return folder / "runs" / f"{key}.json"
 
 
-def write_record(folder: Path, record: RunRecord) -> Path:
+def write_record(folder: Path, record: Record) -> Path:
     """Store a record, whole or not at all.
 
     Raises:
@@ -139,14 +147,14 @@ def prepare_folder(folder: Path) -> None:
         probe.unlink()
 
 
-def read_record(path: Path) -> RunRecord:
-    """Read a record.
+def read_record(path: Path, kind: type[AnyRecord]) -> AnyRecord:
+    """Read a record of a kind.
 
     Raises:
         InputError: it is not one, or its key is not the digest of its configuration.
     """
     try:
-        record = RunRecord.model_validate(json.loads(read_bounded(path, LARGEST_BYTES)))
+        record = kind.model_validate(json.loads(read_bounded(path, LARGEST_BYTES)))
         expected = key_of(record.config)
     except (ValueError, ValidationError, RecursionError) as error:
         raise InputError(
@@ -157,16 +165,23 @@ def read_record(path: Path) -> RunRecord:
     return record
 
 
-def read_records(folder: Path) -> tuple[RunRecord, ...]:
-    """Every record of a benchmark's folder, by suite, stream, learner and seed.
+def read_folder(folder: Path, kind: type[AnyRecord], command: str) -> list[AnyRecord]:
+    """Every record of a benchmark's folder, by key; ``command`` is what makes them.
 
     Raises:
         InputError: there is none, or one of them is broken.
     """
     paths = sorted((folder / "runs").glob("*.json"))
     if not paths:
-        raise InputError(
-            f"Expected records of runs in {folder / 'runs'}, but there is none; run 'mmcl-edge bench run'."
-        )
-    records: Sequence[RunRecord] = [read_record(path) for path in paths]
+        raise InputError(f"Expected records of runs in {folder / 'runs'}, but there is none; run '{command}'.")
+    return [read_record(path, kind) for path in paths]
+
+
+def read_records(folder: Path) -> tuple[RunRecord, ...]:
+    """Every record of a benchmark's folder, by suite, stream, learner and seed.
+
+    Raises:
+        InputError: there is none, or one of them is broken.
+    """
+    records = read_folder(folder, RunRecord, "mmcl-edge bench run")
     return tuple(sorted(records, key=lambda one: (one.suite, one.stream, one.learner, one.seed)))

@@ -12,20 +12,20 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from mmcl_edge.benchmark.evaluation import Measured, confusion_of, learn_stream, routing_of
 from mmcl_edge.benchmark.filling import fill_features, learner_of
 from mmcl_edge.benchmark.memory import peak_bytes, reset_peak
 from mmcl_edge.benchmark.place import Where, place_of
-from mmcl_edge.benchmark.records import Cost, RunRecord, key_of, path_of, prepare_folder, write_record
+from mmcl_edge.benchmark.records import AnyRecord, Cost, RunRecord, key_of, path_of, prepare_folder, write_record
 from mmcl_edge.benchmark.streams import build_stream
 from mmcl_edge.benchmark.suites import StreamSpec, Suite
-from mmcl_edge.benchmark.workers import finished, worker_pool
+from mmcl_edge.benchmark.workers import side_by_side
 from mmcl_edge.errors import MmclEdgeError
 from mmcl_edge.learners.catalogue import entry
 from mmcl_edge.learners.protocol import MEMORY, Learner
@@ -57,15 +57,29 @@ class RunSpec:
         """The digest that names the run's record."""
         return key_of(self.config)
 
+    def __str__(self) -> str:
+        return f"{self.learner} on {self.stream.name!r} with seed {self.seed}"
+
 
 @dataclass
 class Outcome:
-    """What became of a suite: keys of runs by what happened, and sentences of those that failed."""
+    """What became of a plan: keys of runs by what happened, and sentences of those that failed."""
 
     done: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
 
+
+class Spec(Protocol):
+    """A run of any kind."""
+
+    @property
+    def key(self) -> str:
+        """The digest that names the run's record."""
+        ...
+
+
+AnySpec = TypeVar("AnySpec", bound=Spec)
 
 OnRun = Callable[[RunSpec, RunRecord | None, int, int], None]
 """Called after each run with its record (``None``: it failed), how many are done, and how many there are."""
@@ -126,6 +140,39 @@ def run_suite(
         on_run: see ``OnRun``.
         on_features: how many frozen features are there, of how many.
     """
+    return run_missing(
+        specs,
+        where,
+        run_one,
+        fill=lambda todo: fill_features(todo, where, workers=workers, on_features=on_features),
+        workers=workers,
+        on_run=on_run,
+    )
+
+
+def run_missing(
+    specs: Sequence[AnySpec],
+    where: Where,
+    run: Callable[[AnySpec, Where], AnyRecord],
+    *,
+    fill: Callable[[Sequence[AnySpec]], None],
+    workers: int,
+    on_run: Callable[[AnySpec, AnyRecord | None, int, int], None],
+) -> Outcome:
+    """Make the record of every run that has none yet, for any kind of run.
+
+    Args:
+        specs: what to run; ``str`` names one in messages.
+        where: folders.
+        run: one run; a function that worker processes can import.
+        fill: works out, before the runs begin, the features that they share.
+        workers: processes side by side.
+        on_run: see ``OnRun``.
+
+    Raises:
+        StorageError: records cannot be written.
+        WorkerError: a worker was ended from outside.
+    """
     outcome = Outcome()
     prepare_folder(where.folder)
     todo = []
@@ -134,31 +181,23 @@ def run_suite(
         outcome.skipped.append(spec.key) if known else todo.append(spec)
     if not todo:
         return outcome
-    fill_features(todo, where, workers=workers, on_features=on_features)
-    for number, (spec, result) in enumerate(_results(todo, where, workers), start=1):
-        if isinstance(result, RunRecord):
-            write_record(where.folder, result)
-            outcome.done.append(spec.key)
+    fill(todo)
+    jobs = [(run, spec, where) for spec in todo]
+    for number, ((_, spec, _), result) in enumerate(side_by_side(attempt, jobs, workers), start=1):
+        record = None if isinstance(result, str) else result
+        if record is None:
+            outcome.failed[spec.key] = f"{spec}: {result}"
         else:
-            outcome.failed[spec.key] = f"{spec.learner} on {spec.stream.name!r} with seed {spec.seed}: {result}"
-        on_run(spec, result if isinstance(result, RunRecord) else None, number, len(todo))
+            write_record(where.folder, record)
+            outcome.done.append(spec.key)
+        on_run(spec, record, number, len(todo))
     return outcome
 
 
-def _results(specs: Sequence[RunSpec], where: Where, workers: int) -> Iterator[tuple[RunSpec, RunRecord | str]]:
-    if workers == 1:
-        for spec in specs:
-            yield spec, attempt(spec, where)
-        return
-    with worker_pool(workers) as pool:
-        for (spec, _), result in finished(pool, attempt, [(spec, where) for spec in specs], workers=workers):
-            yield spec, result
-
-
-def attempt(spec: RunSpec, where: Where) -> RunRecord | str:
+def attempt(run: Callable[[AnySpec, Where], AnyRecord], spec: AnySpec, where: Where) -> AnyRecord | str:
     """One run: its record, or the sentence that says why there is none."""
     try:
-        return run_one(spec, where)
+        return run(spec, where)
     except MmclEdgeError as error:
         logger.debug("run failed", exc_info=error)
         return str(error)

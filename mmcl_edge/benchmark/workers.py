@@ -60,6 +60,22 @@ def finished(
         ) from error
 
 
+def side_by_side(
+    work: Callable[..., Result], jobs: Sequence[tuple[Any, ...]], workers: int
+) -> Iterator[tuple[tuple[Any, ...], Result]]:
+    """Each job with its result, in the order they finish; a single worker is this process.
+
+    Raises:
+        WorkerError: a worker was ended from outside.
+    """
+    if workers == 1:
+        for job in jobs:
+            yield job, work(*job)
+        return
+    with worker_pool(workers) as pool:
+        yield from finished(pool, work, jobs, workers=workers)
+
+
 def _start() -> None:
     torch.set_num_threads(1)
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()

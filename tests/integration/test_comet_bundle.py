@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmcl_edge.config import CometConfig, MethodConfig
+from mmcl_edge.config import MethodConfig
 from mmcl_edge.data.crossmodal import pair_set
 from mmcl_edge.errors import InputError
 from mmcl_edge.learners.comet.learner import CometLearner
@@ -16,22 +16,11 @@ from mmcl_edge.runtime.engine import Runtime
 from mmcl_edge.types import Sample
 from tests.conftest import TinyBundle
 from tests.predicting import picture, sound
-
-CAPTIONS = (
-    "a red dog",
-    "the blue bird",
-    "a loud cat",
-    "the night cafe",
-    "dogs bark",
-    "a bird sings",
-    "meow",
-    "red night",
-)
-SMALL = CometConfig(slots=2, dim=8, codes=8, rank=4, specific_dim=4, hidden=16, epochs=2, batch_size=4)
+from tests.space_packs import CAPTIONS, TINY
 
 
 def learner_on(runtime: Runtime) -> CometLearner:
-    return CometLearner(Host(runtime.backbones, MethodConfig(), runtime.preprocess, 0, FeatureCache()), SMALL)
+    return CometLearner(Host(runtime.backbones, MethodConfig(), runtime.preprocess, 0, FeatureCache()), TINY)
 
 
 def shown(number: int) -> Sample:

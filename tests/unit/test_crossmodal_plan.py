@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from mmcl_edge.benchmark.crossmodal.plan import LEARNERS, plan
-from mmcl_edge.benchmark.crossmodal.records import read_runs, read_timings, write_run, write_timings
+from mmcl_edge.benchmark.crossmodal.records import read_runs, read_timings, write_timings
 from mmcl_edge.benchmark.crossmodal.tasks import TASKS
+from mmcl_edge.benchmark.records import write_record
 from mmcl_edge.config import CometConfig
 from mmcl_edge.errors import InputError
 from mmcl_edge.learners.comet.catalogue import COMET
@@ -82,7 +83,7 @@ def test_a_run_has_the_stages_of_its_order_or_the_last_alone():
     ],
 )
 def test_a_changed_record_is_refused(tmp_path: Path, old: bytes, new: bytes, words: str):
-    path = write_run(tmp_path, cross_run("comet"))
+    path = write_record(tmp_path, cross_run("comet"))
     path.write_bytes(path.read_bytes().replace(old, new))
     with pytest.raises(InputError, match=words):
         read_runs(tmp_path)

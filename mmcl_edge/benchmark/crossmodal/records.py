@@ -6,18 +6,16 @@ A run is one learner that learns one task in one order of stages with one seed. 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from mmcl_edge.benchmark.records import LARGEST_BYTES, key_of, path_of
+from mmcl_edge.benchmark.records import LARGEST_BYTES, SCHEMA_VERSION, Record, read_folder
 from mmcl_edge.errors import InputError
 from mmcl_edge.fileio import canonical_json, read_bounded, write_atomic
 from mmcl_edge.types import FrozenModel
 
-SCHEMA_VERSION: Literal[1] = 1
 TIMINGS_NAME = "timings.json"
 By = Literal["vectors", "codes"]
 """What is compared: what ``embed`` gives, or how the codes tell a sample."""
@@ -70,19 +68,15 @@ class Stage(FrozenModel):
     told: tuple[Told, ...]
 
 
-class CrossmodalRecord(FrozenModel):
+class CrossmodalRecord(Record):
     """One run."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
-    key: str
     task: str
     learner: str
     order: tuple[str, ...]
     seed: int
-    config: dict[str, Any] = Field(description="Everything that decides the result; the key is its digest.")
     test_counts: dict[str, int]
     stages: tuple[Stage, ...] = Field(min_length=1)
-    made_by: dict[str, Any] = Field(description="Command, versions, machine, when: for the reader, not the key.")
 
     @model_validator(mode="after")
     def _in_order(self) -> CrossmodalRecord:
@@ -112,29 +106,13 @@ class Timings(FrozenModel):
     made_by: dict[str, Any]
 
 
-def write_run(folder: Path, record: CrossmodalRecord) -> Path:
-    """Store a record, whole or not at all.
-
-    Raises:
-        StorageError: it cannot be written.
-    """
-    path = path_of(folder, record.key)
-    write_atomic(path, canonical_json(record.model_dump(mode="json")))
-    return path
-
-
 def read_runs(folder: Path) -> tuple[CrossmodalRecord, ...]:
     """Every record of a folder, by task, learner, seed and order.
 
     Raises:
         InputError: there is none, or one of them is broken.
     """
-    paths = sorted((folder / "runs").glob("*.json"))
-    if not paths:
-        raise InputError(
-            f"Expected records of runs in {folder / 'runs'}, but there is none; run 'mmcl-edge bench crossmodal'."
-        )
-    records: Sequence[CrossmodalRecord] = [_read(path) for path in paths]
+    records = read_folder(folder, CrossmodalRecord, "mmcl-edge bench crossmodal")
     return tuple(sorted(records, key=lambda one: (one.task, one.learner, one.seed, one.order)))
 
 
@@ -153,24 +131,6 @@ def read_timings(folder: Path) -> Timings | None:
     if not path.is_file():
         return None
     try:
-        return Timings.model_validate(_json(path))
+        return Timings.model_validate(json.loads(read_bounded(path, LARGEST_BYTES)))
     except (ValueError, ValidationError, RecursionError) as error:
         raise InputError(f"{path} should hold timings, but it does not ({error}); remove it and run again.") from error
-
-
-def _read(path: Path) -> CrossmodalRecord:
-    try:
-        record = CrossmodalRecord.model_validate(_json(path))
-        expected = key_of(record.config)
-    except (ValueError, ValidationError, RecursionError) as error:
-        raise InputError(
-            f"{path} should be the record of a cross-modal run, but it is not ({error}); remove it and run again."
-        ) from error
-    if record.key != expected:
-        raise InputError(f"{path} should have the key of its configuration, but was changed; remove it and run again.")
-    return record
-
-
-def _json(path: Path) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = json.loads(read_bounded(path, LARGEST_BYTES))
-    return found

@@ -7,42 +7,26 @@ the datasets and uncommitted code are not in the key: where either changed, use 
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any, TypeVar
 
 from mmcl_edge.benchmark.crossmodal.measure import learn_and_measure
 from mmcl_edge.benchmark.crossmodal.plan import CrossmodalSpec
-from mmcl_edge.benchmark.crossmodal.records import CrossmodalRecord, write_run
+from mmcl_edge.benchmark.crossmodal.records import CrossmodalRecord
 from mmcl_edge.benchmark.crossmodal.tasks import PairTask, read_task
 from mmcl_edge.benchmark.place import Where, place_of
-from mmcl_edge.benchmark.records import path_of, prepare_folder
-from mmcl_edge.benchmark.runner import made_by
-from mmcl_edge.benchmark.workers import finished, worker_pool
+from mmcl_edge.benchmark.runner import Outcome, made_by, run_missing
+from mmcl_edge.benchmark.workers import side_by_side
 from mmcl_edge.config import CometConfig, MethodConfig
-from mmcl_edge.errors import MmclEdgeError
 from mmcl_edge.learners.comet.catalogue import comet_entry
 from mmcl_edge.learners.comet.learner import CometLearner
 from mmcl_edge.learners.comet.reading import FeatureReader
 from mmcl_edge.learners.host import Host
 from mmcl_edge.types import TEXT
 
-logger = logging.getLogger(__name__)
-Result = TypeVar("Result")
 CHUNK = 100
 """Samples whose features a worker takes at a time."""
-
-
-@dataclass
-class Outcome:
-    """What became of a plan: keys of runs by what happened, and sentences of those that failed."""
-
-    done: list[str] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
 
 
 OnRun = Callable[[CrossmodalSpec, CrossmodalRecord | None, int, int], None]
@@ -72,46 +56,13 @@ def run_plan(
         InputError: a dataset is not there.
         StorageError: records cannot be written.
     """
-    outcome, todo = Outcome(), []
-    prepare_folder(where.folder)
-    for spec in specs:
-        known = path_of(where.folder, spec.key).is_file()
-        outcome.skipped.append(spec.key) if known else todo.append(spec)
-    if not todo:
-        return outcome
-    jobs = [(*job, where) for job in feature_jobs(tuple(dict.fromkeys(spec.task for spec in todo)), where)]
-    for number, _ in enumerate(_side_by_side(fill, jobs, workers), start=1):
-        on_features(number * CHUNK, len(jobs) * CHUNK)
-    runs = _side_by_side(attempt, [(spec, where) for spec in todo], workers)
-    for number, ((spec, _), result) in enumerate(runs, start=1):
-        if isinstance(result, CrossmodalRecord):
-            write_run(where.folder, result)
-            outcome.done.append(spec.key)
-        else:
-            outcome.failed[spec.key] = f"{spec}: {result}"
-        on_run(spec, result if isinstance(result, CrossmodalRecord) else None, number, len(todo))
-    return outcome
 
+    def fill_all(todo: Sequence[CrossmodalSpec]) -> None:
+        jobs = [(*job, where) for job in feature_jobs(tuple(dict.fromkeys(spec.task for spec in todo)), where)]
+        for number, _ in enumerate(side_by_side(fill, jobs, workers), start=1):
+            on_features(number * CHUNK, len(jobs) * CHUNK)
 
-def _side_by_side(
-    work: Callable[..., Result], jobs: Sequence[tuple[Any, ...]], workers: int
-) -> Iterator[tuple[tuple[Any, ...], Result]]:
-    """Each job with its result; a single worker is this process."""
-    if workers == 1:
-        for job in jobs:
-            yield job, work(*job)
-        return
-    with worker_pool(workers) as pool:
-        yield from finished(pool, work, jobs, workers=workers)
-
-
-def attempt(spec: CrossmodalSpec, where: Where) -> CrossmodalRecord | str:
-    """One run: its record, or the sentence that says why there is none."""
-    try:
-        return run_one(spec, where)
-    except MmclEdgeError as error:
-        logger.debug("run failed", exc_info=error)
-        return str(error)
+    return run_missing(specs, where, run_one, fill=fill_all, workers=workers, on_run=on_run)
 
 
 def run_one(spec: CrossmodalSpec, where: Where) -> CrossmodalRecord:
